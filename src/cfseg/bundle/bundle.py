@@ -1,0 +1,253 @@
+"""A bundle: the networks of a cascade in one folder, and everything needed to run them.
+
+``bundle.json`` is a :class:`~cfseg.bundle.manifest.Manifest`; beside it lies one ``*.safetensors``
+file per network. No pickle is ever read to predict, and a weights file whose sha256 differs from
+the manifest's is refused: a flipped bit would load without a complaint.
+"""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from pydantic import ValidationError
+
+from cfseg.bundle.manifest import (
+    AT_MOST,
+    MANIFEST,
+    Manifest,
+    StageEntry,
+    check_cascade,
+    default_bundle,
+    digest,
+    read_manifest,
+)
+from cfseg.errors import ModelError, UsageError
+from cfseg.inference.cascade import Stages
+from cfseg.inference.predictor import Stage
+from cfseg.networks.build import build_network, load_network
+from cfseg.plan import ROLES, Role, StagePlan
+from cfseg.recipes.recipe import Cascade
+
+__all__ = [
+    "Manifest",
+    "Network",
+    "StageEntry",
+    "check_cascade",
+    "default_bundle",
+    "digest",
+    "load_stages",
+    "read_manifest",
+    "read_weights",
+    "write_bundle",
+]
+
+Weights = Mapping[str, torch.Tensor]
+Network = tuple[Role, StagePlan, Weights, Mapping[str, Any]]
+"""Role, plan, tensors by state-dict name, provenance."""
+
+
+def load_stages(
+    path: Path,
+    manifest: Manifest,
+    roles: Sequence[Role],
+    device: torch.device,
+    decoder_stop: int = 0,
+) -> Stages:
+    """Load the networks of a bundle, checked against their sha256.
+
+    Args:
+        path: folder of the bundle.
+        manifest: of that folder.
+        roles: the stages wanted.
+        device: where the networks run.
+        decoder_stop: of the coarse network, see :class:`cfseg.recipes.recipe.Cascade`.
+
+    Raises:
+        ModelError: a wanted stage is missing; a file is missing, damaged or not the one that the
+            manifest names; the coarse network cannot stop there.
+    """
+    check_cascade(manifest, manifest.cascade.model_copy(update={"stages": tuple(roles)}))
+    loaded = [
+        _load_stage(path, entry, device, decoder_stop if entry.role == "coarse" else 0)
+        for entry in manifest.stages
+        if entry.role in roles
+    ]
+    by_role = {role: tuple(s for s in loaded if s.role == role) for role in ROLES}
+    return Stages(
+        coarse=next(iter(by_role["coarse"]), None),
+        tumor=by_role["tumor"],
+        organ=next(iter(by_role["organ"]), None),
+    )
+
+
+def _load_stage(path: Path, entry: StageEntry, device: torch.device, decoder_stop: int) -> Stage:
+    weights = read_weights(path / entry.weights, entry.sha256)
+    try:
+        network = load_network(entry.plan, weights, device, decoder_stop)
+    except ModelError as error:
+        raise ModelError(f"{path.name}, stage {entry.name}: {error.message}") from error
+    return Stage(entry.role, entry.name, entry.plan, network, device)
+
+
+def read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
+    """Read one safetensors file whose contents have this sha256.
+
+    Raises:
+        ModelError: the file is missing, damaged or another one.
+    """
+    try:
+        contents = path.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"{path}: cannot be read ({error.strerror}); copy the whole bundle again"
+        ) from error
+    found = hashlib.sha256(contents).hexdigest()
+    if found != sha256:
+        raise ModelError(
+            f"{path}: sha256 is {found[:12]}..., the manifest says {sha256[:12]}...; the file is "
+            "damaged or was exchanged: copy or make the bundle again"
+        )
+    try:
+        return dict(safetensors.torch.load(contents))
+    except safetensors.SafetensorError as error:
+        raise ModelError(f"{path}: not a safetensors file ({error}); make it again") from error
+
+
+def write_bundle(
+    path: Path,
+    name: str,
+    networks: Sequence[Network],
+    cascade: Cascade,
+    provenance: Mapping[str, Any] | None = None,
+    notice: str = "",
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write a bundle. It appears whole or not at all.
+
+    A cascade that asks for stages without a network is narrowed to those that are there; what the
+    bundle then says it can do, it can.
+
+    Args:
+        path: folder to make.
+        name: of the model.
+        networks: role, plan, weights and provenance of each; the first tumor network becomes
+            ``tumor_1``.
+        cascade: how they work together.
+        provenance: how the bundle was made; JSON.
+        notice: to be said with every output.
+        overwrite: replace a bundle of this path.
+
+    Returns:
+        The path.
+
+    Raises:
+        UsageError: the path exists and ``overwrite`` is not set, or it is not a bundle.
+        ModelError: weights do not fit their plan, or the networks do not make this cascade.
+    """
+    _check_target(path, overwrite=overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".tmp-{path.name}-"))
+    try:
+        entries = [_write_stage(temporary, *item) for item in _named(networks)]
+        manifest = _manifest(name, entries, cascade, dict(provenance or {}), notice)
+        coarse = manifest.plans("coarse")
+        if coarse and "coarse" in manifest.cascade.stages:
+            with torch.device("meta"):
+                build_network(coarse[0], manifest.cascade.decoder_stop)
+        text = manifest.model_dump_json(indent=2) + "\n"
+        (temporary / MANIFEST).write_text(text, encoding="utf-8")
+        temporary.chmod(0o755)
+        _put_in_place(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return path
+
+
+def _check_target(path: Path, *, overwrite: bool) -> None:
+    if not path.exists():
+        return
+    if not overwrite:
+        raise UsageError(f"{path} exists; choose another name, or set --overwrite")
+    if not (path / MANIFEST).is_file() and not (path.is_dir() and not any(path.iterdir())):
+        raise UsageError(f"{path} is not a bundle, so it is not overwritten; choose another name")
+
+
+def _named(networks: Sequence[Network]) -> list[tuple[str, Network]]:
+    """Give the networks their names, in the order of the cascade."""
+    named: list[tuple[str, Network]] = []
+    for role in ROLES:
+        same = [network for network in networks if network[0] == role]
+        for number, network in enumerate(same, 1):
+            named.append((f"{role}_{number}" if AT_MOST[role] > 1 else role, network))
+    return named
+
+
+def _write_stage(folder: Path, name: str, network: Network) -> StageEntry:
+    role, plan, weights, provenance = network
+    try:
+        # On the meta device nothing is computed: names and shapes are compared.
+        with torch.device("meta"):
+            load_network(plan, weights, torch.device("meta"))
+    except ModelError as error:
+        raise ModelError(f"stage {name}: {error.message}") from error
+    for key, tensor in weights.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ModelError(f"stage {name}: {key} has NaN or infinite weights; train it again")
+    tensors = {key: t.detach().cpu().contiguous() for key, t in sorted(weights.items())}
+    contents = safetensors.torch.save(tensors)
+    file = folder / f"{name}.safetensors"
+    file.write_bytes(contents)
+    return StageEntry(
+        role=role,
+        name=name,
+        plan=plan,
+        weights=file.name,
+        sha256=hashlib.sha256(contents).hexdigest(),
+        provenance=dict(provenance),
+    )
+
+
+def _manifest(
+    name: str,
+    entries: Sequence[StageEntry],
+    cascade: Cascade,
+    provenance: dict[str, Any],
+    notice: str,
+) -> Manifest:
+    present = {entry.role for entry in entries}
+    stages = tuple(role for role in cascade.stages if role in present)
+    if not stages:
+        raise ModelError(
+            f"none of the recipe's stages ({', '.join(cascade.stages)}) has a network; "
+            "give one, or choose another recipe"
+        )
+    narrowed = cascade.model_copy(update={"stages": stages})
+    try:
+        manifest = Manifest(
+            name=name,
+            stages=tuple(entries),
+            cascade=narrowed,
+            provenance=provenance,
+            notice=notice,
+        )
+    except ValidationError as error:
+        raise ModelError(f"bundle {name}: {error.errors()[0]['msg']}") from error
+    check_cascade(manifest, narrowed)
+    return manifest
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    if not path.exists():
+        temporary.replace(path)
+        return
+    old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".old-{path.name}-"))
+    path.replace(old)
+    temporary.replace(path)
+    shutil.rmtree(old)

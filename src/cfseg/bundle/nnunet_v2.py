@@ -1,0 +1,186 @@
+"""An nnU-Net v2 model folder as a stage: ``{Trainer}__{Plans}__{configuration}``.
+
+Read are ``plans.json`` (:mod:`cfseg.bundle.plans_v2`), ``dataset.json`` and the checkpoint of one
+fold. nnU-Net itself is not needed.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cfseg.bundle.checkpoints import read_checkpoint, tensors_of
+from cfseg.bundle.plans_v2 import plan_from_json
+from cfseg.errors import ModelError
+from cfseg.labels import LABELS, TUMOR
+from cfseg.plan import Role, StagePlan
+
+CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
+
+ALIASES: dict[str, int] = {
+    # Other tools' names of the FLARE structures: TotalSegmentator, AMOS, BTCV, FLARE, VISTA.
+    "kidney_right": 2,
+    "rkid": 2,
+    "pancrease": 4,
+    "aortic": 5,
+    "postcava": 6,
+    "vena_cava_inferior": 6,
+    "adrenal_gland_right": 7,
+    "right_adrenal": 7,
+    "rad": 7,
+    "adrenal_gland_left": 8,
+    "left_adrenal": 8,
+    "lad": 8,
+    "gall_bladder": 9,
+    "oesophagus": 10,
+    "kidney_left": 13,
+    "lkid": 13,
+    "tumour": 14,
+    "tumors": 14,
+    "tumours": 14,
+    "lesion": 14,
+    "lesions": 14,
+    "tumor_lesion": 14,
+    "cancer": 14,
+}
+FLARE_IDS: dict[str, int] = (
+    {"background": 0}
+    | {label.name: label.id for label in LABELS}
+    | {label.abbreviation.lower(): label.id for label in LABELS}
+    | ALIASES
+)
+NUMBERED = re.compile(r"(label|class|organ|region)?_?\d+")
+
+
+def read_model_folder(
+    folder: Path, role: Role, fold: int | str | None = None, checkpoint: str | None = None
+) -> tuple[StagePlan, dict[str, torch.Tensor]]:
+    """Read the plan and the weights of one fold.
+
+    Args:
+        folder: with ``plans.json``, ``dataset.json`` and ``fold_X``.
+        role: what the network will be used for; its labels must serve.
+        fold: a number or ``all``; None takes the only one.
+        checkpoint: file name; None takes ``checkpoint_final.pth``, else ``checkpoint_best.pth``.
+
+    Returns:
+        The plan, and the tensors, each under one of its names in nnU-Net.
+
+    Raises:
+        ModelError: something is missing, damaged, or of a kind that cfseg does not run.
+    """
+    file = checkpoint_file(folder, fold, checkpoint)
+    plans, dataset = _read_json(folder / "plans.json"), _read_json(folder / "dataset.json")
+    contents = read_checkpoint(file)
+    trainer, configuration = _trainer_and_configuration(folder, contents)
+    try:
+        labels = flare_labels(dataset)
+        _check_role(labels, role)
+        plan = plan_from_json(plans, configuration, labels, trainer)
+    except ModelError as error:
+        raise ModelError(f"{folder}: {error.message}") from error
+    weights = tensors_of(contents.get("network_weights"), file)
+    return plan, {name: t for name, t in weights.items() if not _is_second_name(name)}
+
+
+def checkpoint_file(folder: Path, fold: int | str | None, checkpoint: str | None) -> Path:
+    """Return the checkpoint that is meant.
+
+    Raises:
+        ModelError: the fold or the file is missing, or there are several folds to choose from.
+    """
+    there = sorted(p.name.removeprefix("fold_") for p in folder.glob("fold_*") if p.is_dir())
+    if not there:
+        raise ModelError(
+            f"{folder}: no fold_X in it; give nnU-Net's folder Trainer__Plans__configuration"
+        )
+    if fold is None and len(there) > 1:
+        raise ModelError(f"{folder}: has the folds {', '.join(there)}; say which with --fold")
+    wanted = there[0] if fold is None else str(fold)
+    if wanted not in there:
+        raise ModelError(f"{folder}: no fold {wanted}; it has {', '.join(there)}")
+    names = CHECKPOINTS if checkpoint is None else (checkpoint,)
+    for name in names:
+        if (folder / f"fold_{wanted}" / name).is_file():
+            return folder / f"fold_{wanted}" / name
+    raise ModelError(
+        f"{folder}: fold {wanted} has no {' or '.join(names)}; finish the training first, or name "
+        "a checkpoint"
+    )
+
+
+def flare_labels(dataset: dict[str, Any]) -> tuple[int, ...]:
+    """Return the FLARE id of each output channel of a network.
+
+    Names decide; where they are mere numbers, 14 or 15 classes are taken to be in FLARE's order.
+
+    Args:
+        dataset: contents of ``dataset.json``.
+
+    Raises:
+        ModelError: regions instead of labels, other channels than one CT, or an unknown name.
+    """
+    if len(dataset.get("channel_names", {"0": "CT"})) != 1:
+        raise ModelError("dataset.json: more than one channel; cfseg takes networks for CT alone")
+    table = {n: value for n, value in dataset.get("labels", {}).items() if n != "ignore"}
+    if any(not isinstance(value, int) for value in table.values()):
+        raise ModelError("dataset.json: trained on regions; cfseg takes networks with plain labels")
+    names = [_plain(n) for n, value in sorted(table.items(), key=lambda item: item[1])]
+    if sorted(table.values()) != list(range(len(names))) or len(names) < 2:
+        raise ModelError("dataset.json: labels must be 0, 1, 2, ... without a gap")
+    if len(names) in (14, 15) and all(NUMBERED.fullmatch(n) for n in names[1:]):
+        return tuple(range(len(names)))
+    unknown = [n for n in names if n not in FLARE_IDS]
+    if unknown:
+        raise ModelError(
+            f"dataset.json: no FLARE label is called {', '.join(unknown)}; rename it to one of "
+            f"{', '.join(label.name for label in LABELS)}"
+        )
+    ids = tuple(FLARE_IDS[n] for n in names)
+    if ids[0] != 0 or len(set(ids)) < len(ids):
+        raise ModelError("dataset.json: label 0 must be background, and no label named twice")
+    return ids
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def _check_role(labels: tuple[int, ...], role: Role) -> None:
+    if role == "tumor" and TUMOR.id not in labels:
+        raise ModelError("the network has no tumor label, so it cannot be the tumor stage")
+    if role != "tumor" and not set(labels) - {0, TUMOR.id}:
+        raise ModelError(f"the network has no organ label, so it cannot be the {role} stage")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{path}: cannot be read ({type(error).__name__}); give nnU-Net's whole model folder"
+        ) from error
+    if not isinstance(contents, dict):
+        raise ModelError(f"{path}: not a JSON object; give nnU-Net's whole model folder")
+    return contents
+
+
+def _trainer_and_configuration(folder: Path, contents: dict[str, Any]) -> tuple[str, str]:
+    """Return both names: the checkpoint knows them, and so does the folder's own name."""
+    trainer, _, rest = folder.resolve().name.partition("__")
+    arguments = contents.get("init_args")
+    known = arguments.get("configuration") if isinstance(arguments, dict) else None
+    configuration = known or rest.rpartition("__")[2]
+    if not configuration:
+        raise ModelError(
+            f"{folder}: neither the checkpoint nor the folder's name tells the configuration; "
+            "name the folder Trainer__Plans__configuration"
+        )
+    return str(contents.get("trainer_name") or trainer), str(configuration)
+
+
+def _is_second_name(name: str) -> bool:
+    """Tell a tensor's repeated names: the decoder's encoder, and each block's list of layers."""
+    return name.startswith("decoder.encoder.") or ".all_modules." in name

@@ -1,0 +1,54 @@
+"""``cfseg phantom``."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Grid(StrEnum):
+    """Choices of ``--spacing``."""
+
+    row = "row"
+    mm3 = "3mm"
+
+
+def phantom(
+    out: Annotated[Path, typer.Argument(help="Folder for the data set, in nnU-Net's raw layout.")],
+    cases: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of the cohort; same seed, same scans.")] = 0,
+    spacing: Annotated[
+        Grid, typer.Option(help="3mm: 128x112x96 voxels; row: the grid of a real scan.")
+    ] = Grid.mm3,
+    groups: Annotated[
+        bool, typer.Option("--groups", help="Label them as in the paper: 6 groups, most in part.")
+    ] = False,
+    selection: Annotated[int, typer.Option(min=0, help="Full cases in OUT/selection.")] = 0,
+    test: Annotated[int, typer.Option(min=0, help="Full cases in OUT/test.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
+) -> None:
+    """Make synthetic abdominal CTs with 13 organs and tumors, and their references.
+
+    Finished cases are kept: run it again to go on after a stop.
+
+    Example: cfseg phantom cohort --cases 80 --seed 1 --groups --test 10
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from cfseg.phantoms.cohort import plan, write_cohort
+
+    console = Console(stderr=True, quiet=quiet)
+    total = len(plan(out, cases, seed, groups=groups, selection=selection, test=test))
+    bar = iter(track(range(total), "phantoms", console=console, disable=quiet))
+
+    def step(_done: int, _of: int) -> None:
+        next(bar, None)
+
+    step(0, total)
+    write_cohort(
+        out, cases, seed, spacing.value, groups=groups, selection=selection, test=test,
+        progress=step,
+    )  # fmt: skip
+    console.print(f"{total} phantoms in {out}", highlight=False, soft_wrap=True)

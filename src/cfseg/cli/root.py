@@ -1,0 +1,46 @@
+"""The root command and its verbs."""
+
+from typing import Annotated
+
+import typer
+
+from cfseg import __version__
+from cfseg.cli.bundle import bundle_app
+from cfseg.cli.demo import demo
+from cfseg.cli.evaluate import evaluate
+from cfseg.cli.phantom import phantom
+from cfseg.cli.predict import predict
+from cfseg.cli.train import train
+
+app = typer.Typer(
+    name="cfseg",
+    help="Coarse-to-fine segmentation of 13 abdominal organs and tumors in CT.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"cfseg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+app.command()(predict)
+app.command()(evaluate)
+app.command()(demo)
+app.command()(phantom)
+app.command()(train)
+app.add_typer(bundle_app, name="bundle")

@@ -1,0 +1,112 @@
+"""Connected components: voxels that touch by a face, an edge or a corner (26-connected)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import cc3d
+import numpy as np
+import numpy.typing as npt
+
+from cfseg.geometry import Box, Triple, TripleMm
+
+_Ids = npt.NDArray[np.uint8]
+_Mask = npt.NDArray[np.bool_]
+_Parts = npt.NDArray[np.uint32]
+_CONNECTIVITY: Literal[26] = 26
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One connected component.
+
+    Attributes:
+        label: its value in the array of parts, from 1.
+        voxels: how many it has.
+        box: smallest box around it.
+        centroid: mean index (z, y, x).
+    """
+
+    label: int
+    voxels: int
+    box: Box
+    centroid: TripleMm
+
+
+def components(mask: _Mask | _Ids) -> tuple[_Parts, list[Component]]:
+    """Return the parts of a mask or, of a label map, the parts of each label.
+
+    Args:
+        mask: (Z, Y, X) bool, or uint8 labels: voxels of different labels are never connected.
+
+    Returns:
+        An array (Z, Y, X) uint32 of part numbers, 0 is background, and the parts in order.
+    """
+    parts = _connect(mask)
+    if not parts.any():
+        return parts, []
+    statistics = cc3d.statistics(parts)
+    found = zip(
+        statistics["voxel_counts"],
+        statistics["bounding_boxes"],
+        statistics["centroids"],
+        strict=True,
+    )
+    return parts, [
+        Component(label, int(voxels), _box(slices), _triple(centroid))
+        for label, (voxels, slices, centroid) in enumerate(found)
+        if label > 0
+    ]
+
+
+def largest_component(mask: _Mask) -> _Mask:
+    """Return the largest part of a mask; of equal ones the first; an empty mask stays empty."""
+    parts = _connect(mask)
+    sizes = np.bincount(parts.ravel())
+    if sizes.size < 2:
+        return np.zeros(mask.shape, dtype=np.bool_)
+    return np.asarray(parts == 1 + int(np.argmax(sizes[1:])))
+
+
+def keep_largest(ids: _Ids, labels: Sequence[int]) -> _Ids:
+    """Return a label map with only the largest part of each of ``labels``; others stay as is.
+
+    Args:
+        ids: (Z, Y, X) uint8 label map.
+        labels: the labels to clean; of equally large parts the first is kept.
+    """
+    chosen = np.isin(ids, np.asarray(labels, dtype=np.uint8))
+    box = Box.around(chosen)
+    if box is None:
+        return ids.copy()
+    cleaned = ids.copy()
+    window = cleaned[box.slices]
+    parts = _connect(np.where(chosen[box.slices], window, np.uint8(0)))
+    sizes = np.bincount(parts.ravel())
+    owner = np.zeros(sizes.size, dtype=np.uint8)
+    owner[parts.ravel()] = window.ravel()
+    kept = np.zeros(sizes.size, dtype=np.bool_)
+    for label in labels:
+        kept[np.argmax(np.where(owner == label, sizes, 0))] = True
+    # Part 0 is everything that was not asked about.
+    kept[0] = True
+    window[~kept[parts]] = 0
+    return cleaned
+
+
+def _connect(values: _Mask | _Ids) -> _Parts:
+    parts = cc3d.connected_components(
+        np.ascontiguousarray(values), connectivity=_CONNECTIVITY, out_dtype=np.uint32
+    )
+    return parts.astype(np.uint32, copy=False)
+
+
+def _box(slices: tuple[slice, slice, slice]) -> Box:
+    start: Triple = (int(slices[0].start), int(slices[1].start), int(slices[2].start))
+    stop: Triple = (int(slices[0].stop), int(slices[1].stop), int(slices[2].stop))
+    return Box(start, stop)
+
+
+def _triple(values: npt.NDArray[np.float64]) -> TripleMm:
+    z, y, x = (float(value) for value in values)
+    return z, y, x

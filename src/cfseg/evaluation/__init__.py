@@ -1,0 +1,1 @@
+"""Judges label maps; knows no model."""

@@ -1,0 +1,132 @@
+"""Which prediction belongs to which reference, and both as arrays on the reference's axes."""
+
+# nibabel ships types but leaves many methods without.
+# mypy: allow-untyped-calls
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cfseg.errors import InputError, UsageError
+from cfseg.geometry import TripleMm
+from cfseg.io import SourceGrid, is_scan_name, read_label_map
+from cfseg.volume import LabelMap
+
+_SUFFIX = re.compile(r"\.nii(\.gz)*$", re.IGNORECASE)
+_CHANNEL = "_0000"
+
+_Ids = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A reference and its prediction.
+
+    Attributes:
+        case: name of the reference without its suffix.
+        ref: its file.
+        pred: the prediction's file, None if there is none.
+    """
+
+    case: str
+    ref: Path
+    pred: Path | None
+
+
+def find_pairs(pred: Path, ref: Path) -> tuple[list[Pair], list[str]]:
+    """Pair two folders by name, or two files whatever their names.
+
+    ``CASE.nii.gz`` also goes with ``CASE_0000.nii.gz``, and ``.nii`` with ``.nii.gz``.
+
+    Args:
+        pred: predictions, a folder or one file.
+        ref: references, a folder or one file.
+
+    Returns:
+        One pair per reference, sorted by the references' names; names of predictions left over.
+
+    Raises:
+        UsageError: there is nothing to pair, or a name is ambiguous.
+    """
+    references, predictions = _files(ref), _files(pred)
+    if ref.is_file() and pred.is_file():
+        return [Pair(case_stem(ref), ref, pred)], []
+    left = dict(predictions)
+    pairs = [Pair(case, path, _take(left, case)) for case, path in references.items()]
+    if all(pair.pred is None for pair in pairs):
+        raise UsageError(
+            f"no prediction in {pred} is named like a reference in {ref}; CASE.nii.gz or "
+            "CASE_0000.nii.gz goes with CASE.nii.gz"
+        )
+    return pairs, [path.name for path in left.values()]
+
+
+def case_stem(path: Path) -> str:
+    """Return the file's name without ``.nii`` or ``.nii.gz``."""
+    return _SUFFIX.sub("", path.name)
+
+
+def read_pair(pred: Path, ref: Path) -> tuple[_Ids, _Ids, TripleMm]:
+    """Read both label maps onto the axes that the reference is stored with.
+
+    The official evaluation cuts slices along the third stored axis of the reference and takes the
+    spacing from its header, so those are kept; the prediction is turned to them.
+
+    Returns:
+        Prediction and reference, (I, J, K) uint8, and the header's spacing along these axes.
+
+    Raises:
+        InputError: a file is refused, or (``E_GRID``) they do not lie on the same grid.
+    """
+    reference, source = read_label_map(ref)
+    prediction, _ = read_label_map(pred)
+    if not prediction.geometry.matches(reference.geometry):
+        raise InputError(
+            f"the grids differ: prediction {pred.name} has {_grid(prediction)}, reference "
+            f"{ref.name} has {_grid(reference)}; resample the prediction to the reference's grid",
+            code="E_GRID",
+        )
+    # One memory order for both, the reference's: mixing them makes every comparison slow.
+    stored = [np.asfortranarray(source.to_stored(m.ids)) for m in (prediction, reference)]
+    return stored[0], stored[1], _zooms_mm(source)
+
+
+def _zooms_mm(source: SourceGrid) -> TripleMm:
+    i, j, k = (float(zoom) for zoom in source.header.get_zooms()[:3])
+    return i, j, k
+
+
+def _grid(label_map: LabelMap) -> str:
+    geometry = label_map.geometry
+    spacing = ", ".join(f"{mm:.4g}" for mm in geometry.spacing_mm)
+    origin = ", ".join(f"{mm:.2f}" for mm in geometry.affine[:3, 3])
+    return f"shape {geometry.shape}, spacing ({spacing}) mm, origin ({origin}) mm along (z, y, x)"
+
+
+def _files(path: Path) -> dict[str, Path]:
+    """Return the label maps of a folder, or the one file, by name without suffix, sorted."""
+    if not path.exists():
+        raise UsageError(f"there is no {path}")
+    if not path.is_dir():
+        return {case_stem(path): path}
+    files: dict[str, Path] = {}
+    for child in sorted(path.iterdir(), key=str):
+        if not is_scan_name(child) or child.is_dir():
+            continue
+        stem = case_stem(child)
+        if stem in files:
+            raise UsageError(f"{files[stem].name} and {child.name} in {path} are the same case")
+        files[stem] = child
+    if not files:
+        raise UsageError(f"there is no .nii or .nii.gz file in {path}")
+    return files
+
+
+def _take(left: dict[str, Path], case: str) -> Path | None:
+    for name in (case, f"{case}{_CHANNEL}", case.removesuffix(_CHANNEL)):
+        if name in left:
+            return left.pop(name)
+    return None

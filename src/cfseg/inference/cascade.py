@@ -1,0 +1,237 @@
+"""The cascade of the paper (2.2, 2.3): coarse model, region, tumor models, organ model, merge.
+
+Read :func:`segment_volume` top-down; it is Figure 2 of the paper. Arrays and loaded networks in,
+label map out: no paths, no files.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from time import perf_counter
+from types import TracebackType
+from typing import Literal
+
+import numpy as np
+
+from cfseg.geometry import Box
+from cfseg.inference.clean import clean_organs
+from cfseg.inference.merge import Ids, organs_of, tumor_over_organs, union_of_tumors
+from cfseg.inference.predictor import Prediction, Stage, Windows, mean_prediction, predict
+from cfseg.inference.region import abdominal_region, cut_sides
+from cfseg.labels import TUMOR
+from cfseg.plan import Role
+from cfseg.preprocessing.body import body_box
+from cfseg.recipes.recipe import Cascade
+from cfseg.volume import LabelMap, Volume
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, windows done and windows in all."""
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The loaded networks of a bundle; a role may be missing."""
+
+    coarse: Stage | None = None
+    tumor: tuple[Stage, ...] = ()
+    organ: Stage | None = None
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """The roles that are there, in the order of the cascade."""
+        found: list[tuple[Role, object]] = [
+            ("coarse", self.coarse),
+            ("tumor", self.tumor),
+            ("organ", self.organ),
+        ]
+        return tuple(role for role, stage in found if stage)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the cascade made of one scan.
+
+    Attributes:
+        label_map: the result on the scan's grid.
+        status: ``empty`` when the coarse model found no abdomen.
+        notes: what a reader of the result should know.
+        region: the box of the scan that the fine stages saw.
+        coarse: the coarse model's label map on the scan's grid.
+        tumor_maps: each tumor weight's label map, tumors and organs, on the region's grid.
+        organ_map: the organ model's label map on the region's grid, before cleaning.
+        cascade: the values used.
+        seconds: by step.
+    """
+
+    label_map: LabelMap
+    status: Literal["done", "empty"] = "done"
+    notes: tuple[str, ...] = ()
+    region: Box | None = None
+    coarse: LabelMap | None = None
+    tumor_maps: tuple[LabelMap, ...] = ()
+    organ_map: LabelMap | None = None
+    cascade: Cascade = field(default_factory=Cascade)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def segment_volume(
+    volume: Volume, stages: Stages, cascade: Cascade, on_progress: Progress | None = None
+) -> Result:
+    """Segment one CT with the coarse-to-fine cascade.
+
+    Args:
+        volume: (Z, Y, X) in HU.
+        stages: the loaded networks; those of ``cascade.stages`` that are missing are left out.
+        cascade: the recipe's values.
+        on_progress: see :data:`Progress`.
+
+    Returns:
+        The result on the volume's own grid.
+    """
+    return _Run(volume, stages, cascade, on_progress).result()
+
+
+class _Clock(AbstractContextManager[None]):
+    """Adds the time inside the block to ``seconds[name]``."""
+
+    def __init__(self, seconds: dict[str, float], name: str) -> None:
+        self.seconds, self.name = seconds, name
+
+    def __enter__(self) -> None:
+        self.start = perf_counter()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        spent = perf_counter() - self.start
+        self.seconds[self.name] = round(self.seconds.get(self.name, 0.0) + spent, 4)
+
+
+class _Run:
+    """The state of one scan's way through the cascade."""
+
+    def __init__(
+        self, volume: Volume, stages: Stages, cascade: Cascade, on_progress: Progress | None
+    ) -> None:
+        self.volume, self.stages, self.cascade = volume, stages, cascade
+        self.on_progress = on_progress
+        self.notes: list[str] = []
+        self.seconds: dict[str, float] = {}
+        self.roles = tuple(role for role in cascade.stages if role in stages.roles)
+
+    def result(self) -> Result:
+        with self.clock("body"):
+            body = body_box(self.volume)
+        coarse, region = self.find_region(body)
+        if region is None:
+            return self.finished(LabelMap.empty(self.volume.geometry), body, coarse, status="empty")
+        if self.roles == ("coarse",) and coarse is not None:
+            with self.clock("merge"):
+                cleaned = clean_organs(coarse.ids, coarse.geometry.spacing_mm, self.cascade.clean)
+            return self.finished(LabelMap(cleaned, coarse.geometry), region, coarse)
+        return self.refine(region, body, coarse)
+
+    def find_region(self, body: Box) -> tuple[LabelMap | None, Box | None]:
+        """Run the coarse model on the body and derive the abdominal region from its mask."""
+        stage = self.stages.coarse
+        if "coarse" not in self.roles or stage is None:
+            return None, body
+        found = self.predict_map(stage, self.volume.crop(body))
+        coarse = self.on_scan(found.ids, body)
+        box, notes = abdominal_region(coarse, body, self.cascade.region)
+        self.notes += notes
+        return coarse, box
+
+    def refine(self, region: Box, body: Box, coarse: LabelMap | None) -> Result:
+        """Run the fine stages on the region, once more on a larger one if it cut something."""
+        tumor_maps, tumor, organs = self.fine(region)
+        grown = cut_sides(tumor_over_organs(organs, tumor), region, body)
+        if grown is not None and coarse is not None:
+            self.notes.append(f"region_grown: from {region.shape} to {grown.shape} voxels")
+            region = grown
+            tumor_maps, tumor, organs = self.fine(region)
+        with self.clock("merge"):
+            spacing_mm = self.volume.geometry.spacing_mm
+            merged = tumor_over_organs(clean_organs(organs, spacing_mm, self.cascade.clean), tumor)
+        return self.finished(
+            self.on_scan(merged, region), region, coarse, tumor_maps=tumor_maps, organs=organs
+        )
+
+    def fine(self, region: Box) -> tuple[tuple[LabelMap, ...], np.ndarray, Ids]:
+        """Return each tumor weight's map, the merged tumor mask and the organs, on the region."""
+        crop = self.volume.crop(region)
+        maps: tuple[LabelMap, ...] = ()
+        tumor, organs = np.zeros(region.shape, dtype=bool), np.zeros(region.shape, np.uint8)
+        if "tumor" in self.roles:
+            maps, tumor, organs = self.run_tumor_models(crop)
+        if "organ" in self.roles and self.stages.organ is not None:
+            organs = organs_of(self.predict_map(self.stages.organ, crop).ids)
+        return maps, tumor, organs
+
+    def run_tumor_models(self, crop: Volume) -> tuple[tuple[LabelMap, ...], np.ndarray, Ids]:
+        """Run both tumor weights and merge them as the recipe says (paper 2.2, mask1)."""
+        merge = self.cascade.merge
+        needs_mean = "mean" in (merge.tumor, merge.organ) and len(self.stages.tumor) > 1
+        predictions: list[Prediction] = []
+        maps: list[LabelMap] = []
+        for stage in self.stages.tumor:
+            with self.clock(stage.name):
+                prediction = self.predict(stage, crop)
+                maps.append(prediction.label_map())
+            if needs_mean:
+                predictions.append(prediction)
+        tumor, organs = union_of_tumors([m.ids for m in maps]), organs_of(maps[-1].ids)
+        if needs_mean:
+            with self.clock("merge"):
+                mean = mean_prediction(predictions).label_map().ids
+            tumor = mean == TUMOR.id if merge.tumor == "mean" else tumor
+            organs = organs_of(mean) if merge.organ == "mean" else organs
+        return tuple(maps), tumor, organs
+
+    def predict_map(self, stage: Stage, crop: Volume) -> LabelMap:
+        with self.clock(stage.name):
+            return self.predict(stage, crop).label_map()
+
+    def predict(self, stage: Stage, crop: Volume) -> Prediction:
+        step: float = getattr(self.cascade.step, stage.role)
+        windows = Windows(step, self.cascade.gaussian, self.cascade.mirror)
+        report = self.on_progress
+        if report is None:
+            return predict(stage, crop, windows)
+        return predict(stage, crop, windows, lambda done, of: report(stage.name, done, of))
+
+    def on_scan(self, ids: Ids, box: Box) -> LabelMap:
+        """Return labels of a box as a label map of the whole scan."""
+        whole = LabelMap.empty(self.volume.geometry)
+        whole.ids[box.slices] = ids
+        return whole
+
+    def finished(
+        self,
+        label_map: LabelMap,
+        region: Box,
+        coarse: LabelMap | None,
+        status: Literal["done", "empty"] = "done",
+        tumor_maps: Sequence[LabelMap] = (),
+        organs: Ids | None = None,
+    ) -> Result:
+        organ_map = None
+        if "organ" in self.roles and organs is not None:
+            organ_map = LabelMap(organs, self.volume.geometry.cropped(region))
+        return Result(
+            label_map=label_map,
+            status=status,
+            notes=tuple(self.notes),
+            region=region,
+            coarse=coarse,
+            tumor_maps=tuple(tumor_maps),
+            organ_map=organ_map,
+            cascade=self.cascade,
+            seconds=self.seconds,
+        )
+
+    def clock(self, name: str) -> _Clock:
+        return _Clock(self.seconds, name)

@@ -1,0 +1,139 @@
+"""One stage of the cascade: CT in, logits out, label map on the CT's grid on demand.
+
+Coarse, tumor and organ model are the same code with different plans.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log
+
+import torch
+from torch import nn
+
+from cfseg.errors import ModelError
+from cfseg.inference.sliding_window import OnWindow, predict_windows
+from cfseg.plan import Role, StagePlan
+from cfseg.preprocessing.prepare import Prepared, prepare, restore_labels
+from cfseg.volume import LabelMap, Volume
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A loaded network and what is needed to feed it.
+
+    Attributes:
+        role: what it is used for.
+        name: ``coarse``, ``tumor_1``, ``tumor_2`` or ``organ``.
+        plan: the plan that trained it.
+        network: on ``device``, ready to predict.
+        device: where it runs.
+    """
+
+    role: Role
+    name: str
+    plan: StagePlan
+    network: nn.Module
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How windows are laid out and averaged; see :mod:`cfseg.inference.sliding_window`.
+
+    Attributes:
+        step: distance between windows as a fraction of the patch.
+        gaussian: weight the center of a window more.
+        mirror: average over all reflections.
+    """
+
+    step: float
+    gaussian: bool = False
+    mirror: bool = False
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says about a volume.
+
+    Attributes:
+        logits: (C, Z, Y, X) float32 on the network's grid.
+        prepared: what the network saw.
+    """
+
+    logits: torch.Tensor
+    prepared: Prepared
+
+    def label_map(self) -> LabelMap:
+        """Return the best label of each voxel on the volume's own grid."""
+        return restore_labels(self.logits, self.prepared)
+
+
+def predict(
+    stage: Stage, volume: Volume, windows: Windows, on_window: OnWindow | None = None
+) -> Prediction:
+    """Run one network over a volume.
+
+    On a GPU it runs in half precision where that is safe, as in training.
+
+    Args:
+        stage: the network.
+        volume: (Z, Y, X) in HU.
+        windows: step, weights and mirroring.
+        on_window: called after each window with how many are done and how many there are.
+    """
+    prepared = prepare(volume, stage.plan)
+    image = torch.from_numpy(prepared.array).to(stage.device)
+    with torch.autocast(stage.device.type, enabled=stage.device.type == "cuda"):
+        logits = predict_windows(
+            stage.network,
+            image,
+            len(stage.plan.labels),
+            stage.plan.patch,
+            windows.step,
+            windows.gaussian,
+            windows.mirror,
+            on_window,
+        )
+    return Prediction(logits, prepared)
+
+
+def mean_prediction(predictions: Sequence[Prediction]) -> Prediction:
+    """Average the probabilities of several networks.
+
+    Args:
+        predictions: of one volume, on equal grids with equal labels. Patches may differ.
+
+    Returns:
+        The logarithm of the mean probabilities as logits.
+
+    Raises:
+        ModelError: the networks' grids or labels differ, so their voxels cannot be averaged.
+    """
+    if not predictions:
+        raise ValueError("no predictions to average")
+    first = predictions[0]
+    for other in predictions[1:]:
+        _check_alike(first, other)
+    with torch.inference_mode():
+        total = torch.log_softmax(first.logits, dim=0)
+        for other in predictions[1:]:
+            torch.logaddexp(total, torch.log_softmax(other.logits, dim=0), out=total)
+        return Prediction(total - log(len(predictions)), first.prepared)
+
+
+def _check_alike(first: Prediction, other: Prediction) -> None:
+    one, two = first.prepared, other.prepared
+    alike = {
+        "spacings": one.plan.spacing_mm == two.plan.spacing_mm,
+        "axis orders": one.plan.transpose == two.plan.transpose,
+        "ways of resampling": one.plan.resampling == two.plan.resampling,
+        "labels": one.plan.labels == two.plan.labels,
+        "volumes": one.geometry.matches(two.geometry),
+        "shapes": first.logits.shape == other.logits.shape,
+    }
+    different = [what for what, same in alike.items() if not same]
+    if different:
+        raise ModelError(
+            f"The mean of two networks needs equal grids, but their {', '.join(different)} differ. "
+            'Use the union instead (merge.tumor = "union", merge.organ = "weight2").'
+        )

@@ -1,0 +1,139 @@
+"""One CT, read and checked, with the way back to its own grid."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy.typing as npt
+
+from cfseg.errors import InputError
+from cfseg.geometry import Geometry
+from cfseg.io.hounsfield import check_hu, check_label_values
+from cfseg.io.names import case_id
+from cfseg.io.nifti import StoredImage, read_nifti, stored_from_image
+from cfseg.io.source import SourceGrid
+from cfseg.volume import LabelMap, Volume
+
+IN_PLANE_MM = (0.1, 5.0)
+SLICE_MM = (0.1, 20.0)
+THIN_SLICES = 15
+THIN_MM = 40.0
+ANISOTROPY_NOTED = 8.0
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A CT on the canonical axes, and where it came from.
+
+    Attributes:
+        case: identifier, safe as a file name.
+        volume: (Z, Y, X) in HU, int16 or float32.
+        source: the grid of the input, for the way back.
+        notes: decisions made while reading, each ``word: detail``.
+        sha256: digest of the input.
+    """
+
+    case: str
+    volume: Volume
+    source: SourceGrid
+    notes: tuple[str, ...]
+    sha256: str
+
+
+def read_scan(path: Path, *, case: str | None = None) -> Scan:
+    """Read a NIfTI file or a folder with one DICOM CT series.
+
+    Args:
+        path: the file or folder.
+        case: identifier; by default made from the name.
+
+    Raises:
+        InputError: the input is refused; the code says why.
+        UsageError: a DICOM folder without the extra ``cfseg[dicom]``.
+    """
+    path = Path(path)
+    with _naming(path):
+        if path.is_dir():
+            from cfseg.io.dicom import read_series
+
+            return _scan(read_series(path), case or case_id(path))
+        return _scan(read_nifti(path), case or case_id(path))
+
+
+def scan_from_image(image: nib.Nifti1Image, *, case: str = "image") -> Scan:
+    """Take a nibabel image in memory for a CT.
+
+    Raises:
+        InputError: as :func:`read_scan`.
+    """
+    return _scan(stored_from_image(image), case)
+
+
+def read_label_map(path: Path) -> tuple[LabelMap, SourceGrid]:
+    """Read a label map from a NIfTI file onto the canonical axes.
+
+    Raises:
+        InputError: the file or its geometry is refused, or a value is not a whole number in 0..255.
+    """
+    path = Path(path)
+    with _naming(path):
+        stored = read_nifti(path)
+        ids = check_label_values(stored.values)
+    source = stored.source
+    return LabelMap(source.to_canonical(ids), source.geometry), source
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the input's name in front of a refusal that does not say it."""
+    try:
+        yield
+    except InputError as error:
+        if path.name in error.message:
+            raise
+        raise InputError(f"{path}: {error.message}", code=error.code) from error
+
+
+def _scan(stored: StoredImage, case: str) -> Scan:
+    geometry = stored.source.geometry
+    _check_slices(geometry)
+    _check_spacing(geometry)
+    notes = (*stored.notes, *_grid_notes(geometry), *check_hu(stored.values))
+    hu: npt.NDArray[Any] = stored.source.to_canonical(stored.values)
+    volume = Volume(hu, geometry)
+    return Scan(case, volume, stored.source, notes, stored.sha256)
+
+
+def _check_slices(geometry: Geometry) -> None:
+    if min(geometry.shape) < 2:
+        raise InputError(
+            f"the volume has {geometry.shape} voxels along (z, y, x); at least two slices are "
+            "needed along each axis",
+            code="E_TOO_FEW_SLICES",
+        )
+
+
+def _check_spacing(geometry: Geometry) -> None:
+    allowed = (SLICE_MM, IN_PLANE_MM, IN_PLANE_MM)
+    for axis, mm, (least, most) in zip("zyx", geometry.spacing_mm, allowed, strict=True):
+        if not least <= mm <= most:
+            raise InputError(
+                f"the spacing along {axis} is {mm:.4g} mm, outside {least} to {most} mm; is the "
+                "header in another unit than mm?",
+                code="E_SPACING",
+            )
+
+
+def _grid_notes(geometry: Geometry) -> list[str]:
+    notes = []
+    slices, spacing_mm = geometry.shape[0], geometry.spacing_mm
+    extent_mm = slices * spacing_mm[0]
+    if slices <= THIN_SLICES or extent_mm < THIN_MM:
+        notes.append(f"thin_volume: {slices} slices over {extent_mm:.0f} mm")
+    ratio = max(spacing_mm) / min(spacing_mm)
+    if ratio > ANISOTROPY_NOTED:
+        notes.append(f"anisotropic: the longest spacing is {ratio:.1f} times the shortest")
+    return notes

@@ -1,0 +1,190 @@
+"""Bytes of a file that may be compressed, checked to their very end.
+
+Both common readers of NIfTI stop before the end of a gzip stream or fill what is missing with
+zeros, so a broken download goes unnoticed. Here the whole stream is read: checksum, length and
+what follows are looked at, and never is more kept than the caller asked for.
+"""
+
+import hashlib
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from cfseg.errors import InputError
+
+CHUNK = 1 << 20
+GZIP_MAGIC = b"\x1f\x8b"
+MAX_LAYERS = 2
+DEFLATE_LIMIT = 1032
+"""No deflate stream grows by more than this factor, so a short file cannot hold a huge image."""
+
+_KINDS: tuple[tuple[bytes, str], ...] = (
+    (b"version https://git-lfs", "a Git LFS pointer; fetch the file itself with `git lfs pull`"),
+    (b"\x89PNG", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"PK\x03\x04", "a ZIP archive; unpack it first"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"NRRD", "an NRRD file; convert it to NIfTI"),
+    (b"ObjectType", "a MetaImage file; convert it to NIfTI"),
+    (b"%PDF", "a PDF document"),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard archive; unpack it first"),
+    (b"BZh", "a bzip2 archive; unpack it first"),
+    (b"\xfd7zXZ", "an xz archive; unpack it first"),
+)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading, without ever waiting on a pipe.
+
+    Raises:
+        InputError: ``E_FORMAT`` if there is no such file or it is no regular file, ``E_READ`` if
+            it may not be read.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise InputError(f"{path} is {_special(mode)}, not a scan", code="E_FORMAT")
+        handle = os.open(path, flags)
+    except FileNotFoundError as error:
+        what = "a link to a file that does not exist" if path.is_symlink() else "missing"
+        raise InputError(f"{path} is {what}", code="E_FORMAT") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", code="E_READ") from error
+    # Between stat and open the name may have come to mean something else.
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise InputError(f"{path} is not a regular file", code="E_FORMAT")
+    return os.fdopen(handle, "rb")
+
+
+def _special(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    if stat.S_ISFIFO(mode):
+        return "a named pipe"
+    return "a device or socket"
+
+
+def describe(head: bytes) -> str:
+    """Say in words what a file is that begins with ``head``."""
+    if not head:
+        return "an empty file"
+    for magic, name in _KINDS:
+        if head.startswith(magic):
+            return name
+    if head[128:132] == b"DICM":
+        return "a single DICOM file; pass the folder that holds the whole series"
+    text = head.lstrip()[:256].lower()
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "an HTML page (a failed download?)"
+    if all(byte in b"\t\r\n" or 32 <= byte < 127 or byte >= 128 for byte in head[:512]):
+        return "a text file"
+    return "of a kind that cfseg does not know"
+
+
+class CheckedStream:
+    """Reads a file front to back, through up to two layers of gzip, and digests its bytes.
+
+    Attributes:
+        layers: how many layers of gzip were found; 0 for a plain file.
+        size: length of the file itself, in bytes.
+    """
+
+    def __init__(self, handle: BinaryIO, path: Path) -> None:
+        self.path = path
+        self.layers = 0
+        self.size = os.fstat(handle.fileno()).st_size
+        self._digest = hashlib.sha256()
+        self._buffer = bytearray()
+        self._chunks = self._file_chunks(handle)
+        while self.layers < MAX_LAYERS and self.peek(2) == GZIP_MAGIC:
+            self._chunks = self._inflate(bytes(self._buffer), self._chunks)
+            self._buffer = bytearray()
+            self.layers += 1
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the file's own bytes that were read so far."""
+        return self._digest.hexdigest()
+
+    @property
+    def most_bytes(self) -> int:
+        """The most bytes that can possibly come out of this file."""
+        return int(self.size * DEFLATE_LIMIT**self.layers)
+
+    def peek(self, count: int) -> bytes:
+        """Return the next ``count`` bytes, fewer at the end, and leave them in the stream."""
+        while len(self._buffer) < count:
+            chunk = next(self._chunks, b"")
+            if not chunk:
+                break
+            self._buffer += chunk
+        return bytes(self._buffer[:count])
+
+    def read_into(self, target: memoryview) -> int:
+        """Fill ``target`` and return how many bytes there were."""
+        filled = 0
+        while filled < len(target):
+            if not self._buffer and not self.peek(1):
+                break
+            part = self._buffer[: len(target) - filled]
+            target[filled : filled + len(part)] = part
+            del self._buffer[: len(part)]
+            filled += len(part)
+        return filled
+
+    def at_end(self) -> bool:
+        """Read on to the end, checksums included, and say whether no byte was left."""
+        return not self.peek(1)
+
+    def _file_chunks(self, handle: BinaryIO) -> Iterator[bytes]:
+        try:
+            while chunk := handle.read(CHUNK):
+                self._digest.update(chunk)
+                yield chunk
+        except OSError as error:
+            raise InputError(
+                f"{self.path} cannot be read: {error.strerror}", code="E_READ"
+            ) from error
+
+    def _inflate(self, head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield the decompressed bytes of all members; zlib checks their CRC and length."""
+        pending = head
+        try:
+            while pending:
+                member = zlib.decompressobj(wbits=31)
+                while not member.eof:
+                    out = member.decompress(pending, CHUNK)
+                    pending = member.unconsumed_tail or member.unused_data
+                    if out:
+                        yield out
+                    elif not member.eof and not pending:
+                        pending = next(rest, b"")
+                        if not pending:
+                            raise self._corrupt("the compressed stream ends too early")
+                pending = self._next_member(pending, rest)
+        except zlib.error as error:
+            raise self._corrupt(f"the compressed stream is damaged ({error})") from error
+
+    def _next_member(self, pending: bytes, rest: Iterator[bytes]) -> bytes:
+        """Return what follows a gzip member: another one, or nothing after padding with zeros."""
+        while len(pending) < 2:
+            more = next(rest, b"")
+            if not more:
+                break
+            pending += more
+        if pending.startswith(GZIP_MAGIC):
+            return pending
+        while pending:
+            if pending.strip(b"\0"):
+                raise self._corrupt("there are bytes after the end of the compressed stream")
+            pending = next(rest, b"")
+        return b""
+
+    def _corrupt(self, what: str) -> InputError:
+        return InputError(f"{self.path}: {what}; copy or download it again", code="E_CORRUPT")

@@ -1,0 +1,136 @@
+"""Label maps out: onto the input's own grid, under a temporary name, checked, then renamed."""
+
+# nibabel ships types but leaves many methods without.
+# mypy: allow-untyped-calls
+
+import errno
+import os
+import uuid
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from nibabel.nifti1 import Nifti1Extension
+
+from cfseg.errors import InputError, ResourceError, UsageError
+from cfseg.io.nifti import read_nifti
+from cfseg.io.source import SourceGrid
+from cfseg.labels import LABELS
+from cfseg.volume import LabelMap
+
+TEMPORARY_PREFIX = ".tmp-"
+_XML_CODE = 0
+"""Extension code under which other tools look for label names (unknown, its text is XML)."""
+
+
+def to_source_array(label_map: LabelMap, source: SourceGrid) -> npt.NDArray[np.uint8]:
+    """Return the labels on the stored axes of the input, (I, J, K) uint8.
+
+    Raises:
+        ValueError: the label map does not lie on the canonical grid of ``source``.
+    """
+    return source.to_stored(label_map.ids)
+
+
+def label_image(label_map: LabelMap, source: SourceGrid) -> nib.Nifti1Image:
+    """Return the label map as a nibabel image with the input's affine, codes and label names."""
+    header = source.header.copy()
+    header.extensions.append(Nifti1Extension(_XML_CODE, _label_xml()))
+    kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    # The header's own affine: anything else would make nibabel write qform and sform anew.
+    return kind(to_source_array(label_map, source), header.get_best_affine(), header)
+
+
+def write_label_map(path: Path, label_map: LabelMap, source: SourceGrid) -> None:
+    """Write a label map as NIfTI; the file appears under its name whole and checked or not at all.
+
+    Args:
+        path: ends in ``.nii`` or ``.nii.gz``; its folder is made if needed.
+        label_map: on the canonical grid of ``source``.
+        source: grid of the input.
+
+    Raises:
+        UsageError: another suffix.
+        ResourceError: ``E_DISK`` if the disk is full or may not be written, ``E_WRITE`` if what
+            was written does not read back as it should.
+    """
+    path = Path(path)
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        raise UsageError(f"{path}: a label map is written as .nii.gz or .nii")
+    image = label_image(label_map, source)
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _save(image, temporary)
+        _sync(temporary)
+        _verify(temporary, to_source_array(label_map, source), source)
+        temporary.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise ResourceError(f"{path} cannot be written: {_advice(error)}", code="E_DISK") from error
+    finally:
+        _remove(temporary)
+
+
+def _save(image: nib.Nifti1Image, path: Path) -> None:
+    nib.save(image, path)
+
+
+def _remove(path: Path) -> None:
+    """Remove what is left of a temporary file; an error here must not hide the first one."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot open a folder.
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some network file systems cannot sync a folder; the data itself was synced before.
+        if error.errno != errno.EINVAL or not path.is_dir():
+            raise
+    finally:
+        os.close(handle)
+
+
+def _verify(path: Path, expected: npt.NDArray[np.uint8], source: SourceGrid) -> None:
+    try:
+        stored = read_nifti(path)
+    except InputError as error:
+        raise ResourceError(
+            f"the label map that was just written is damaged: {error.message}", code="E_WRITE"
+        ) from error
+    if not np.array_equal(stored.source.affine, source.affine):
+        raise ResourceError("the label map just written has another affine", code="E_WRITE")
+    if not np.array_equal(stored.values, expected):
+        raise ResourceError("the label map just written has other voxels", code="E_WRITE")
+
+
+def _advice(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; free some space and start again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "no permission; choose another output folder"
+    return error.strerror or str(error)
+
+
+def _label_xml() -> bytes:
+    rows = []
+    for label in LABELS:
+        red, green, blue = (f"{value / 255:.4f}" for value in label.color)
+        rows.append(
+            f'<Label Key="{label.id}" Red="{red}" Green="{green}" Blue="{blue}" Alpha="1">'
+            f"<![CDATA[{escape(label.name)}]]></Label>"
+        )
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<CaretExtension><VolumeInformation Index="0">'
+        f"<LabelTable>{''.join(rows)}</LabelTable><VolumeType><![CDATA[Label]]></VolumeType>"
+        "</VolumeInformation></CaretExtension>"
+    ).encode()

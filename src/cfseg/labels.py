@@ -1,0 +1,68 @@
+"""The one table of labels; every other table (scores, colors, codes) is derived from it.
+
+Order, ids and NSD tolerances are those of the FLARE 2023 evaluation; the codes are SNOMED CT.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Side = Literal["left", "right"]
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One FLARE label.
+
+    Attributes:
+        id: value in a label map, 1..14 (0 is background).
+        name: snake_case name, as in the output of ``cfseg``.
+        abbreviation: key prefix in the official ``scores.txt``, for example ``RAG``.
+        color: sRGB, 0..255 each.
+        snomed: SNOMED CT code of the structure.
+        nsd_tolerance_mm: tolerance of the normalized surface distance, in mm.
+        tubular: the official evaluation scores it only on slices that the reference labels.
+        side: laterality of a paired organ, else None.
+    """
+
+    id: int
+    name: str
+    abbreviation: str
+    color: tuple[int, int, int]
+    snomed: str
+    nsd_tolerance_mm: float
+    tubular: bool = False
+    side: Side | None = None
+
+
+LABELS: tuple[Label, ...] = (
+    Label(1, "liver", "Liver", (176, 84, 60), "10200004", 5),
+    Label(2, "right_kidney", "RK", (230, 159, 0), "64033007", 3, side="right"),
+    Label(3, "spleen", "Spleen", (148, 103, 189), "78961009", 3),
+    Label(4, "pancreas", "Pancreas", (240, 228, 66), "15776009", 5),
+    Label(5, "aorta", "Aorta", (214, 39, 40), "15825003", 2, tubular=True),
+    Label(6, "inferior_vena_cava", "IVC", (31, 119, 180), "64131007", 2, tubular=True),
+    Label(7, "right_adrenal_gland", "RAG", (23, 190, 207), "23451007", 2, side="right"),
+    Label(8, "left_adrenal_gland", "LAG", (0, 158, 115), "23451007", 2, side="left"),
+    Label(9, "gallbladder", "Gallbladder", (87, 171, 39), "28231008", 2),
+    Label(10, "esophagus", "Esophagus", (188, 143, 143), "32849002", 3, tubular=True),
+    Label(11, "stomach", "Stomach", (86, 180, 233), "69695003", 5),
+    Label(12, "duodenum", "Duodenum", (255, 152, 150), "38848004", 7),
+    Label(13, "left_kidney", "LK", (204, 121, 167), "64033007", 3, side="left"),
+    Label(14, "tumor", "Lesion", (255, 255, 255), "108369006", 2),
+)
+ORGANS: tuple[Label, ...] = LABELS[:13]
+TUMOR: Label = LABELS[13]
+ORGAN_IDS: tuple[int, ...] = tuple(label.id for label in ORGANS)
+NAMES: dict[int, str] = {label.id: label.name for label in LABELS}
+
+
+def by_name(name: str) -> Label:
+    """Return the label called ``name``.
+
+    Raises:
+        KeyError: there is no such label; the message lists those that exist.
+    """
+    for label in LABELS:
+        if label.name == name:
+            return label
+    raise KeyError(f"no label {name!r}; the labels are {', '.join(NAMES.values())}")

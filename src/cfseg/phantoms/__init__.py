@@ -1,0 +1,1 @@
+"""Synthetic abdominal CTs: anatomy, appearance, lesions, acquisition, and cohorts of them."""

@@ -1,0 +1,234 @@
+"""Cohorts of phantoms in nnU-Net's raw layout, fully or, as in the paper's 2.1, partly labelled."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import nibabel as nib
+import numpy as np
+
+from cfseg.errors import ResourceError, UsageError
+from cfseg.geometry import Geometry
+from cfseg.labels import LABELS, ORGAN_IDS, TUMOR
+from cfseg.phantoms.phantom import PhantomSpec, Spacing, generate
+
+Progress = Callable[[int, int], None]
+"""Called with the cases done and the cases in all."""
+
+ALL = (*ORGAN_IDS, TUMOR.id)
+FIVE = (1, 2, 3, 4, 13)
+# Which labels are annotated, and in how many cases of the published FLARE 2023 training set.
+PATTERNS: dict[str, tuple[tuple[tuple[int, ...], int], ...]] = {
+    "unlabelled": (((), 1800),),
+    "full": ((ORGAN_IDS, 219),),
+    "partial": (
+        (FIVE, 438),
+        (tuple(i for i in ORGAN_IDS if i != 9), 21),
+        ((1, 3, 4, 13), 9),
+        ((1, 2, 3, 4), 6),
+        ((1,), 10),
+    ),
+    "tumor": ((ALL, 888), ((*FIVE, 14), 592), ((1, 3, 4, 13, 14), 10), ((1, 2, 3, 4, 14), 7)),
+}
+SELECTION_OFFSET, TEST_OFFSET = 100_000, 200_000
+"""Case numbers of the selection and test sets, far from those of the training set."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One case to be made.
+
+    Attributes:
+        folder: of the data set, holding imagesTr and labelsTr.
+        case: its name.
+        index: of the phantom.
+        tumor: with tumors, without, or (None) as drawn.
+        annotated: labels that are kept; None keeps all.
+        truth: folder that gets the full reference too.
+    """
+
+    folder: Path
+    case: str
+    index: int
+    tumor: bool | None = None
+    annotated: tuple[int, ...] | None = None
+    truth: Path | None = None
+
+
+def write_cohort(
+    out: Path,
+    cases: int,
+    seed: int,
+    spacing: Spacing = "3mm",
+    *,
+    groups: bool = False,
+    selection: int = 0,
+    test: int = 0,
+    progress: Progress | None = None,
+) -> Path:
+    """Write a data set of phantoms; finished cases are kept, so it can be run again to go on.
+
+    Args:
+        out: folder in nnU-Net's raw layout.
+        cases: training cases.
+        seed: of the cohort.
+        spacing: ``3mm`` or ``row``, see :class:`PhantomSpec`.
+        groups: label the cases as in the paper's 2.1: unlabelled, partial, full, tumor.
+        selection: fully labelled cases in ``out/selection``.
+        test: fully labelled cases in ``out/test``.
+        progress: see :data:`Progress`.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        UsageError: the folder holds a cohort made with other values.
+        ResourceError: the disk refuses.
+    """
+    values = {"cases": cases, "seed": seed, "spacing": spacing, "groups": groups}
+    values |= {"selection": selection, "test": test}
+    try:
+        _claim(out, values)
+        jobs = plan(out, cases, seed, groups=groups, selection=selection, test=test)
+        for done, job in enumerate(jobs):
+            _write_case(job, seed, spacing)
+            if progress is not None:
+                progress(done + 1, len(jobs))
+        _describe(out, jobs, groups)
+    except OSError as error:
+        raise ResourceError(f"{out} cannot be written: {error}", code="E_DISK") from error
+    return out
+
+
+def plan(
+    out: Path, cases: int, seed: int, *, groups: bool, selection: int = 0, test: int = 0
+) -> list[Job]:
+    """Return the cases of a cohort: which are annotated how."""
+    patterns = assign_patterns(cases, seed) if groups else [None] * cases
+    jobs = []
+    for index, pattern in enumerate(patterns):
+        tumor = None if pattern is None or not pattern else TUMOR.id in pattern
+        truth = out / "truth" if groups else None
+        jobs.append(Job(out, f"phantom_{seed}_{index:04d}", index, tumor, pattern, truth))
+    for name, count, offset in (
+        ("selection", selection, SELECTION_OFFSET),
+        ("test", test, TEST_OFFSET),
+    ):
+        for k in range(count):
+            jobs.append(Job(out / name, f"{name}_{seed}_{k:04d}", offset + k))
+    return jobs
+
+
+def assign_patterns(cases: int, seed: int) -> list[tuple[int, ...]]:
+    """Return each case's annotated labels, in the proportions of the paper's groups.
+
+    The four groups get whole cases by largest remainders, every group at least one where there
+    are eight cases or more; within a group the same holds for its patterns.
+    """
+    counts = {group: sum(n for _, n in patterns) for group, patterns in PATTERNS.items()}
+    sizes = apportion(list(counts.values()), cases, at_least=1 if cases >= 8 else 0)
+    found: list[tuple[int, ...]] = []
+    for group, size in zip(counts, sizes, strict=True):
+        weights = [n for _, n in PATTERNS[group]]
+        for (pattern, _), number in zip(PATTERNS[group], apportion(weights, size), strict=True):
+            found += [pattern] * number
+    order = np.random.default_rng([seed, 77]).permutation(len(found))
+    return [found[i] for i in order]
+
+
+def apportion(weights: list[int], total: int, at_least: int = 0) -> list[int]:
+    """Split ``total`` in proportion to ``weights`` by largest remainders."""
+    share = np.asarray(weights, dtype=float) / sum(weights) * total
+    whole = np.maximum(np.floor(share), at_least).astype(int)
+    while whole.sum() > total:
+        whole[int(np.argmax(whole - share))] -= 1
+    for i in np.argsort(-(share - whole), kind="stable")[: total - int(whole.sum())]:
+        whole[i] += 1
+    return [int(n) for n in whole]
+
+
+def _claim(out: Path, values: dict[str, Any]) -> None:
+    """Write down how the cohort is made; refuse to mix it with another."""
+    out.mkdir(parents=True, exist_ok=True)
+    note = out / "cohort.json"
+    if note.exists() and json.loads(note.read_text(encoding="utf-8")) != values:
+        raise UsageError(f"{out} holds a cohort made with other values; choose another folder")
+    _write_text(note, json.dumps(values, indent=2) + "\n")
+
+
+def _write_case(job: Job, seed: int, spacing: Spacing) -> None:
+    meta = job.folder / "meta" / f"{job.case}.json"
+    if meta.exists():
+        return
+    phantom = generate(seed, job.index, PhantomSpec(spacing, job.tumor))
+    image = job.folder / "imagesTr" / f"{job.case}_0000.nii.gz"
+    axes = _axes(seed, job.index) if spacing == "row" else "LPS"
+    _save(image, phantom.volume.hu, phantom.volume.geometry, axes)
+    full, grid = phantom.label_map.ids, phantom.label_map.geometry
+    if job.annotated is None:
+        _save(job.folder / "labelsTr" / f"{job.case}.nii.gz", full, grid, axes)
+    elif job.annotated:
+        kept = np.where(np.isin(full, job.annotated), full, np.uint8(0))
+        _save(job.folder / "labelsTr" / f"{job.case}.nii.gz", kept, grid, axes)
+    if job.truth is not None:
+        _save(job.truth / "labelsTr" / f"{job.case}.nii.gz", full, grid, axes)
+    _write_text(meta, json.dumps(phantom.meta, indent=2) + "\n")
+
+
+def _axes(seed: int, index: int) -> str:
+    """Most files are stored as LPS; one in ten has other axes, so that readers are put to work."""
+    rng = np.random.default_rng([seed, index, 48])
+    if rng.random() > 0.1:
+        return "LPS"
+    pairs = ("LR", "PA", "SI")
+    return "".join(pairs[i][rng.integers(2)] for i in rng.permutation(3))
+
+
+def _save(path: Path, array: np.ndarray, geometry: Geometry, axes: str) -> None:
+    """Write a (z, y, x) array as NIfTI with the given axis codes, under a temporary name first."""
+    flip = np.diag([-1.0, -1.0, 1.0, 1.0])  # left, back, up to NIfTI's right, front, up
+    order = [2, 1, 0, 3]
+    affine = flip @ geometry.affine[np.ix_(order, order)]
+    nifti: Any = nib  # it has no types
+    image = nifti.Nifti1Image(array.transpose(2, 1, 0), affine)
+    start = nifti.orientations.io_orientation(affine)
+    turn = nifti.orientations.ornt_transform(start, nifti.orientations.axcodes2ornt(tuple(axes)))
+    image = image.as_reoriented(turn)
+    image.header.set_data_dtype(array.dtype)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(image.affine, code=1)
+    image.set_qform(image.affine, code=1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{uuid4().hex}-{path.name}")
+    try:
+        nib.save(image, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _describe(out: Path, jobs: list[Job], groups: bool) -> None:
+    for folder in sorted({job.folder for job in jobs}):
+        here = [job for job in jobs if job.folder == folder]
+        names = {"background": 0} | {label.name: label.id for label in LABELS}
+        description = {
+            "channel_names": {"0": "CT"},
+            "labels": names,
+            "numTraining": len(here),
+            "file_ending": ".nii.gz",
+            "description": "synthetic abdominal CT made by cfseg phantom",
+        }
+        _write_text(folder / "dataset.json", json.dumps(description, indent=2) + "\n")
+        if groups and folder == out:
+            manifest = {job.case: list(job.annotated or ()) for job in here}
+            _write_text(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{uuid4().hex}-{path.name}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

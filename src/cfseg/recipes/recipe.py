@@ -1,0 +1,288 @@
+"""A recipe: every number of the method, read from TOML and checked.
+
+``paper`` holds the paper's text, ``authors`` the values of the authors' released code, ``demo`` a
+small model that trains on two CPU cores. ``[cascade]`` says how to predict, ``[training]`` how
+the networks are trained, ``[v1]`` what published nnU-Net v1 files do not say themselves.
+"""
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from cfseg.errors import UsageError
+from cfseg.labels import ORGAN_IDS
+from cfseg.plan import ROLES, Frozen, PositiveMm, PositiveTriple, Role
+from cfseg.recipes.v1 import V1Values
+
+M = TypeVar("M", bound=Frozen)
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(gt=0)]
+OrganId = Annotated[int, Field(ge=1, le=13)]
+
+
+class Step(Frozen):
+    """Distance between windows as a fraction of the patch, per stage."""
+
+    coarse: Fraction = 1.0
+    tumor: Fraction = 0.5
+    organ: Fraction = 0.5
+
+
+class Region(Frozen):
+    """How the abdominal region follows from the coarse mask (paper 2.2).
+
+    Attributes:
+        margin_mm: added on every side of the bounding box of the organs.
+        ignore: organs of the coarse mask that do not count.
+        centroid_mm: semi-axes (z, y, x) of an ellipsoid around the liver's centroid; connected
+            parts of the coarse mask whose centroid lies outside do not count. None: all count.
+        min_organs_ml: a coarse mask with less is implausible, the body is taken instead.
+        max_body_fraction: a coarse mask that fills more of the body is implausible.
+    """
+
+    margin_mm: Annotated[float, Field(ge=0)] = 20.0
+    ignore: tuple[OrganId, ...] = ()
+    centroid_mm: tuple[PositiveMm, PositiveMm, PositiveMm] | None = None
+    min_organs_ml: Annotated[float, Field(ge=0)] = 100.0
+    max_body_fraction: Fraction = 0.6
+
+
+class Merge(Frozen):
+    """How the masks of the two tumor weights and of the organ model become one (paper 2.2).
+
+    Attributes:
+        tumor: ``union`` of the two weights' tumor masks, or tumor where the ``mean`` of their
+            probabilities says so.
+        organ: the tumor model's organs, used where no organ model runs: those of the second
+            weight, or those of the mean of the probabilities.
+    """
+
+    tumor: Literal["union", "mean"] = "union"
+    organ: Literal["weight2", "mean"] = "weight2"
+
+
+class Clean(Frozen):
+    """Which connected component of an organ stays (paper 2.3). Tumors are never cleaned.
+
+    Attributes:
+        labels: organs that are cleaned.
+        rule: ``largest`` keeps the largest; ``centroid`` keeps the one with the greatest
+            ``volume / (1 + distance / centroid_mm)``, where distance is from its centroid to
+            the centroid of all organs.
+        centroid_mm: scale of the ``centroid`` rule.
+    """
+
+    labels: tuple[OrganId, ...] = ORGAN_IDS
+    rule: Literal["largest", "centroid"] = "largest"
+    centroid_mm: PositiveMm = 100.0
+
+
+class Cascade(Frozen):
+    """How the stages work together on one scan.
+
+    Attributes:
+        stages: ``coarse`` | ``coarse,tumor`` (the paper's two-stage method) |
+            ``coarse,tumor,organ``, or any other non-empty part of it; without ``coarse`` the
+            region is the body.
+        step: per stage.
+        gaussian: weight the windows by a Gaussian when they are put together.
+        mirror: average over the mirror images of each window (8 times the work).
+        decoder_stop: how many of the finest decoder stages the coarse network leaves out.
+        region: from coarse mask to region.
+        merge: of tumor and organ masks.
+        clean: of organs.
+    """
+
+    stages: tuple[Role, ...] = ROLES
+    step: Step = Step()
+    gaussian: bool = False
+    mirror: bool = False
+    decoder_stop: Annotated[int, Field(ge=0, le=2)] = 0
+    region: Region = Region()
+    merge: Merge = Merge()
+    clean: Clean = Clean()
+
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _one_word_is_a_list(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _stages_in_order(self) -> Self:
+        if not self.stages or self.stages != tuple(r for r in ROLES if r in self.stages):
+            raise ValueError("stages is 'coarse', 'coarse,tumor', 'coarse,tumor,organ' or a part")
+        return self
+
+
+class StageTraining(Frozen):
+    """How one network is planned and trained.
+
+    Attributes:
+        epochs: passes of ``iterations_per_epoch`` batches.
+        patch: (z, y, x) voxels.
+        spacing_mm: (z, y, x); None takes the plan that nnU-Net makes from the data.
+        features: channels per stage; None takes nnU-Net's plan of the whole network.
+        n_conv_encoder: convolutions per encoder stage.
+        n_conv_decoder: convolutions per decoder stage.
+        weights: how many networks are trained from different random initializations.
+    """
+
+    epochs: Count
+    patch: PositiveTriple
+    spacing_mm: tuple[PositiveMm, PositiveMm, PositiveMm] | None = None
+    features: tuple[Count, ...] | None = None
+    n_conv_encoder: Count | tuple[Count, ...] = 2
+    n_conv_decoder: Count | tuple[Count, ...] = 2
+    weights: Annotated[int, Field(gt=0, le=2)] = 1
+
+
+class Training(Frozen):
+    """How the networks of a recipe are trained (paper 3.2, Table 2).
+
+    Attributes:
+        seed: of splits and initializations.
+        batch_size: windows per step.
+        iterations_per_epoch: optimizer steps in an epoch.
+        validation_iterations_per_epoch: validation batches in an epoch.
+        optimizer: ``sgd`` with Nesterov momentum, or ``adamw``.
+        initial_lr: learning rate at the start, after ``warmup_epochs``.
+        momentum: of SGD.
+        weight_decay: of the optimizer.
+        lr_schedule: ``halve`` halves every ``lr_halve_epochs``; ``poly`` is nnU-Net's.
+        lr_halve_epochs: see above.
+        warmup_epochs: the rate rises linearly over so many epochs.
+        mirror: mirror along all axes as augmentation.
+        elastic_probability: of an elastic deformation as augmentation.
+        batch_dice: the Dice loss counts a batch as one scan, instead of each window by itself.
+        rare_label_exponent: the cross-entropy weighs a label by the inverse of its share of the
+            voxels, to this power; 0 is nnU-Net's, all labels alike.
+        oversample_foreground: share of windows centred on a labelled voxel.
+        save_every_epochs: how often a checkpoint to go on from is written.
+        validation_fraction: share of the cases held out for validation.
+        checkpoint: which weights go on: the ``best`` on the validation cases by the stage's own
+            measure (organs; for the tumor model, tumor), or the ``final`` ones.
+        coarse_cases: the coarse model learns from the cases without tumor that have ``full``
+            organ labels (the paper's group 6), or from all that have ``all_organs``.
+        pseudo_label_step: distance between windows when the coarse model labels cases.
+        organ_labels: where the organ model's labels come from.
+        z_margin_slices: slices kept beyond the labelled ones when training scans are cropped.
+        coarse: the coarse model.
+        tumor: the tumor model.
+        organ: the organ model.
+    """
+
+    seed: int = 0
+    batch_size: Count = 2
+    iterations_per_epoch: Count = 250
+    validation_iterations_per_epoch: Count = 50
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    initial_lr: Annotated[float, Field(gt=0)] = 0.01
+    momentum: Fraction = 0.99
+    weight_decay: Annotated[float, Field(ge=0)] = 3e-5
+    lr_schedule: Literal["halve", "poly"] = "halve"
+    lr_halve_epochs: Count = 200
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    mirror: bool = False
+    elastic_probability: Annotated[float, Field(ge=0, le=1)] = 0.2
+    batch_dice: bool = False
+    rare_label_exponent: Annotated[float, Field(ge=0, le=1)] = 0.0
+    oversample_foreground: Annotated[float, Field(ge=0, le=1)] = 0.33
+    save_every_epochs: Count = 1
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    checkpoint: Literal["best", "final"] = "best"
+    coarse_cases: Literal["full", "all_organs"] = "full"
+    pseudo_label_step: Fraction = 0.5
+    organ_labels: Literal["coarse"] = "coarse"
+    z_margin_slices: Annotated[int, Field(ge=0)] = 10
+    coarse: StageTraining
+    tumor: StageTraining
+    organ: StageTraining
+
+
+class Recipe(Frozen):
+    """A named set of values."""
+
+    name: str
+    description: str = ""
+    cascade: Cascade = Cascade()
+    training: Training | None = None
+    v1: V1Values | None = None
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the recipes that come with cfseg."""
+    files = resources.files(__package__).iterdir()
+    return tuple(sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml")))
+
+
+def load(name_or_path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
+    """Return a recipe by name or from a TOML file, with ``KEY=VALUE`` overrides applied.
+
+    Raises:
+        UsageError: no such recipe, unreadable TOML, an unknown key or a value out of range.
+    """
+    values = _read(name_or_path)
+    for override in overrides:
+        _set(values, override)
+    return _validated(Recipe, values, f"recipe {name_or_path}")
+
+
+def with_overrides(cascade: Cascade, overrides: tuple[str, ...]) -> Cascade:
+    """Return ``cascade`` with ``KEY=VALUE`` overrides such as ``region.margin_mm=30``.
+
+    Raises:
+        UsageError: an unknown key or a value out of range.
+    """
+    values = cascade.model_dump()
+    for override in overrides:
+        _set(values, override)
+    return _validated(Cascade, values, "--set")
+
+
+def _read(name_or_path: str | Path) -> dict[str, Any]:
+    path = Path(name_or_path)
+    try:
+        if path.suffix == ".toml":
+            return tomllib.loads(path.read_text(encoding="utf-8"))
+        if str(name_or_path) in names():
+            source = resources.files(__package__).joinpath(f"{name_or_path}.toml")
+            return tomllib.loads(source.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"recipe {path}: {error}") from error
+    raise UsageError(
+        f"no recipe {name_or_path!r}: give one of {', '.join(names())} or a .toml file"
+    )
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator:
+        raise UsageError(f"{override!r} is not KEY=VALUE, for example region.margin_mm=30")
+    *path, last = key.strip().split(".")
+    table = values
+    for part in path:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise UsageError(f"{override!r}: {part} has no keys of its own")
+    table[last] = _value(text.strip())
+
+
+def _value(text: str) -> object:
+    """Read a TOML value; a bare word is a string, bare words with commas are a list of them."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        words = [word.strip() for word in text.split(",")]
+        return words if len(words) > 1 else text
+
+
+def _validated(model: type[M], values: dict[str, Any], where: str) -> M:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{where}: {key}: {first['msg']} (got {first['input']!r})") from error

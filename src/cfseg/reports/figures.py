@@ -1,0 +1,292 @@
+"""Pictures of a case: the CT with prediction and reference laid over it."""
+
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from cfseg.components import components
+from cfseg.errors import ResourceError
+from cfseg.geometry import Triple, TripleMm
+from cfseg.io import TEMPORARY_PREFIX
+from cfseg.labels import LABELS, ORGAN_IDS, TUMOR, Label
+from cfseg.volume import LabelMap, Volume
+
+WINDOW_CENTER_HU, WINDOW_WIDTH_HU = 40.0, 400.0
+OPACITY = 0.35
+DPI = 110
+_PANEL_INCHES = 4.2
+_BACKGROUND = "#101418"
+
+Plane = Literal["axial", "coronal", "sagittal"]
+PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
+
+_Rgb = npt.NDArray[np.float32]
+_Ids = npt.NDArray[np.uint8]
+_T = TypeVar("_T", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class _View:
+    """How a plane is shown: the axis it is cut across, and the letters at its edges.
+
+    Patients are seen as radiologists see them: from below, from the front, from their left.
+    """
+
+    axis: int
+    left: str
+    right: str
+
+
+_VIEWS: dict[Plane, _View] = {
+    "axial": _View(0, "R", "L"),
+    "coronal": _View(1, "R", "L"),
+    "sagittal": _View(2, "A", "P"),
+}
+
+
+def montage(
+    volume: Volume,
+    prediction: LabelMap,
+    reference: LabelMap | None,
+    path: Path,
+    title: str = "",
+) -> None:
+    """Write a PNG: axial, coronal and sagittal slice, a row each for reference and prediction.
+
+    The slices go through the largest tumor, the reference's if it has one, else the prediction's,
+    else through the middle of the organs.
+
+    Args:
+        volume: (Z, Y, X) in HU.
+        prediction: on the volume's grid.
+        reference: on the volume's grid, or None for one row only.
+        path: ends in ``.png``; its folder is made if needed.
+        title: one line above the picture.
+
+    Raises:
+        ValueError: the grids have different shapes.
+        ResourceError: the file cannot be written.
+    """
+    figure = draw_montage(volume, prediction, reference, title)
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _save(figure, path)
+    except OSError as error:
+        raise ResourceError(
+            f"the picture {path} cannot be written: {error.strerror or error}", code="E_DISK"
+        ) from error
+
+
+def _save(figure: Figure, path: Path) -> None:
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name}")
+    try:
+        figure.savefig(temporary, format="png", dpi=DPI, facecolor=_BACKGROUND)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def draw_montage(
+    volume: Volume, prediction: LabelMap, reference: LabelMap | None, title: str = ""
+) -> Figure:
+    """Return the figure that :func:`montage` writes; axes carry row and plane as their label."""
+    rows = {"prediction": prediction} if reference is None else {"reference": reference}
+    rows["prediction"] = prediction
+    for label_map in rows.values():
+        if label_map.geometry.shape != volume.geometry.shape:
+            raise ValueError(
+                f"label map of shape {label_map.geometry.shape} on a volume of shape "
+                f"{volume.geometry.shape}"
+            )
+    place = viewpoint(*rows.values())
+    widths_mm = [_extent_mm(volume, _VIEWS[plane])[1] for plane in PLANES]
+    height_mm = max(_extent_mm(volume, _VIEWS[plane])[0] for plane in PLANES)
+    figure = _figure(len(rows), sum(widths_mm) / height_mm)
+    grid = figure.add_gridspec(
+        len(rows), len(PLANES), width_ratios=widths_mm, **_margins(figure, bool(title))
+    )
+    for row, (name, label_map) in enumerate(rows.items()):
+        for column, plane in enumerate(PLANES):
+            axes = figure.add_subplot(grid[row, column], label=f"{name} {plane}")
+            _draw_panel(axes, volume, label_map, plane, place)
+        figure.axes[-len(PLANES)].set_ylabel(name, color="white", fontsize=12)
+    if title:
+        figure.suptitle(title, color="white", fontsize=12, y=1 - 0.15 / figure.get_figheight())
+    _legend(figure, list(rows.values()))
+    return figure
+
+
+def viewpoint(*label_maps: LabelMap) -> Triple:
+    """Return the voxel (z, y, x) that shows most: in the largest tumor, or amid the organs.
+
+    Args:
+        label_maps: the first one with a tumor (or else with an organ) decides.
+    """
+    for label_map in label_maps:
+        place = _tumor_center(label_map.ids)
+        if place is not None:
+            return place
+    for label_map in label_maps:
+        place = _organ_center(label_map.ids)
+        if place is not None:
+            return place
+    z, y, x = label_maps[0].geometry.shape
+    return z // 2, y // 2, x // 2
+
+
+def overlay(hu: npt.NDArray[np.generic], ids: _Ids) -> _Rgb:
+    """Return a slice in gray with its labels in color: translucent inside, opaque outlines.
+
+    Args:
+        hu: (H, W) in HU.
+        ids: (H, W) labels.
+
+    Returns:
+        (H, W, 3) float32, 0..1.
+    """
+    low = WINDOW_CENTER_HU - WINDOW_WIDTH_HU / 2
+    gray = np.clip((hu.astype(np.float32) - low) / WINDOW_WIDTH_HU, 0, 1)
+    colors = _color_table()[ids]
+    opacity = np.where(ids > 0, np.where(_outline(ids), 1.0, OPACITY), 0.0)[..., None]
+    return np.asarray(gray[..., None] * (1 - opacity) + colors * opacity, dtype=np.float32)
+
+
+def _tumor_center(ids: _Ids) -> Triple | None:
+    """Return the middle of the largest tumor, on its largest axial slice."""
+    parts, found = components(ids == TUMOR.id)
+    if not found:
+        return None
+    largest = max(found, key=lambda part: part.voxels)
+    tumor = parts == largest.label
+    return _center(tumor, tumor.sum(axis=(1, 2)))
+
+
+def _organ_center(ids: _Ids) -> Triple | None:
+    """Return the middle of the organs on the axial slice that shows most of them."""
+    organs = np.isin(ids, ORGAN_IDS)
+    if not organs.any():
+        return None
+    shown = np.array([np.unique(plane[mask]).size for plane, mask in zip(ids, organs, strict=True)])
+    return _center(organs, shown)
+
+
+def _center(mask: npt.NDArray[np.bool_], weights: npt.NDArray[np.integer]) -> Triple:
+    """Return the mask's centroid on the slice of greatest weight, the middle one of equals."""
+    best = np.flatnonzero(weights == weights.max())
+    z = int(best[len(best) // 2])
+    y, x = (round(float(axis.mean())) for axis in np.nonzero(mask[z]))
+    return z, y, x
+
+
+def _outline(ids: _Ids) -> npt.NDArray[np.bool_]:
+    """Return the labelled pixels that touch another label by an edge."""
+    padded = np.pad(ids, 1)
+    inner = padded[1:-1, 1:-1]
+    edge = np.zeros(ids.shape, dtype=np.bool_)
+    for neighbor in (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]):
+        edge |= neighbor != inner
+    return edge & (ids > 0)
+
+
+def _color_table() -> _Rgb:
+    table = np.zeros((256, 3), dtype=np.float32)
+    for label in LABELS:
+        table[label.id] = _unit_color(label)
+    return table
+
+
+def _unit_color(label: Label) -> tuple[float, float, float]:
+    red, green, blue = (value / 255 for value in label.color)
+    return red, green, blue
+
+
+def _cut(array: npt.NDArray[_T], view: _View, index: int) -> npt.NDArray[_T]:
+    slices: npt.NDArray[_T] = np.moveaxis(array, view.axis, 0)
+    return np.asarray(slices[index])
+
+
+def _in_plane_mm(spacing_mm: TripleMm, view: _View) -> tuple[float, float]:
+    row_mm, column_mm = (mm for axis, mm in enumerate(spacing_mm) if axis != view.axis)
+    return row_mm, column_mm
+
+
+def _extent_mm(volume: Volume, view: _View) -> tuple[float, float]:
+    row_mm, column_mm = _in_plane_mm(volume.geometry.spacing_mm, view)
+    rows, columns = (n for axis, n in enumerate(volume.geometry.shape) if axis != view.axis)
+    return rows * row_mm, columns * column_mm
+
+
+def _draw_panel(
+    axes: Axes, volume: Volume, label_map: LabelMap, plane: Plane, place: Triple
+) -> None:
+    view = _VIEWS[plane]
+    index = place[view.axis]
+    picture = overlay(_cut(volume.hu, view, index), _cut(label_map.ids, view, index))
+    row_mm, column_mm = _in_plane_mm(volume.geometry.spacing_mm, view)
+    # Rows run to the back in an axial slice and towards the head in the others.
+    origin: Literal["upper", "lower"] = "upper" if plane == "axial" else "lower"
+    axes.imshow(picture, origin=origin, aspect=row_mm / column_mm, interpolation="nearest")
+    axes.set_facecolor(_BACKGROUND)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    for text, x in ((view.left, 0.02), (view.right, 0.98)):
+        axes.text(
+            x,
+            0.5,
+            text,
+            color="white",
+            fontsize=11,
+            fontweight="bold",
+            ha="left" if x < 0.5 else "right",
+            va="center",
+            transform=axes.transAxes,
+        )
+    axes.set_title(f"{plane}, {'zyx'[view.axis]} = {index}", color="#b0b8c0", fontsize=9)
+
+
+def _figure(rows: int, panels_width: float) -> Figure:
+    width = max(7.0, _PANEL_INCHES * panels_width + 0.6)
+    figure = Figure(figsize=(width, rows * (_PANEL_INCHES + 0.3) + 1.2), facecolor=_BACKGROUND)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _margins(figure: Figure, has_title: bool) -> dict[str, float]:
+    width, height = figure.get_size_inches()
+    return {
+        "left": 0.4 / width,
+        "right": 1 - 0.1 / width,
+        "bottom": 0.75 / height,
+        "top": 1 - (0.7 if has_title else 0.4) / height,
+        "wspace": 0.03,
+        "hspace": 0.08,
+    }
+
+
+def _legend(figure: Figure, label_maps: list[LabelMap]) -> None:
+    present = set().union(*(np.unique(label_map.ids).tolist() for label_map in label_maps))
+    handles = [
+        Patch(color=_unit_color(label), label=label.name.replace("_", " "))
+        for label in LABELS
+        if label.id in present
+    ]
+    if handles:
+        figure.legend(
+            handles=handles,
+            loc="lower center",
+            ncols=min(len(handles), 7),
+            frameon=False,
+            labelcolor="white",
+            fontsize=9,
+        )

@@ -1,0 +1,146 @@
+"""A bundle loaded once: path or image in, :class:`Segmentation` out."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cfseg.bundle.bundle import Manifest, default_bundle, digest, load_stages, read_manifest
+from cfseg.errors import ResourceError
+from cfseg.inference.cascade import Progress, Result, segment_volume
+from cfseg.io import Scan, label_image, read_scan, scan_from_image, write_label_map
+from cfseg.networks.device import find_device
+from cfseg.recipes.recipe import with_overrides
+from cfseg.volume import LabelMap
+
+if TYPE_CHECKING:
+    import nibabel as nib
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The result of one scan, with what is needed to put it back where the scan lies.
+
+    Attributes:
+        scan: the input as read.
+        result: what the cascade made of it.
+        notice: what the bundle's makers want said with every output.
+        seconds: in all, reading included, writing not.
+    """
+
+    scan: Scan
+    result: Result
+    notice: str
+    seconds: float
+
+    @property
+    def label_map(self) -> LabelMap:
+        """The labels, (z, y, x) with z up, y back, x left."""
+        return self.result.label_map
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What reading and segmenting had to note."""
+        return self.scan.notes + self.result.notes
+
+    def image(self) -> "nib.Nifti1Image":
+        """Return the labels as a NIfTI image on the input's own grid."""
+        return label_image(self.result.label_map, self.scan.source)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the labels on the input's own grid as ``.nii.gz`` or ``.nii``.
+
+        Raises:
+            ResourceError: the disk refuses.
+        """
+        write_label_map(Path(path), self.result.label_map, self.scan.source)
+        return Path(path)
+
+
+class Segmenter:
+    """A bundle, loaded once, that segments scan after scan.
+
+    Args:
+        bundle: folder of a bundle; None takes the model that comes with cfseg.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: CPU threads; None takes all that the process may use.
+        overrides: ``KEY=VALUE`` for the cascade, for example ``region.margin_mm=30``.
+
+    Raises:
+        ModelError: the bundle is damaged or cannot do what is asked.
+        UsageError: an unknown key, or a device that is not there.
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path | None = None,
+        device: str = "auto",
+        threads: int | None = None,
+        overrides: tuple[str, ...] = (),
+    ) -> None:
+        self.bundle = Path(bundle) if bundle is not None else default_bundle()
+        self.manifest: Manifest = read_manifest(self.bundle)
+        self.cascade = with_overrides(self.manifest.cascade, overrides)
+        self.device = find_device(device)
+        torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+        self.stages = load_stages(
+            self.bundle,
+            self.manifest,
+            self.cascade.stages,
+            self.device,
+            self.cascade.decoder_stop,
+        )
+        self.digest = digest(self.bundle)
+
+    @property
+    def notice(self) -> str:
+        """What the bundle's makers want said with every output."""
+        return self.manifest.notice
+
+    def segment(self, scan: "Scan | Path | str | Any", on_progress: Progress | None = None) -> Segmentation:
+        """Segment a NIfTI file, a folder with one DICOM CT series, or a nibabel image.
+
+        Args:
+            scan: the path, the image, or a scan that was read before.
+            on_progress: called with a stage's name, windows done and windows in all.
+
+        Raises:
+            InputError: the input is refused; the message says why and what to do.
+            ResourceError: memory ran out.
+        """
+        start = perf_counter()
+        if isinstance(scan, str | Path):
+            scan = read_scan(Path(scan))
+        elif not isinstance(scan, Scan):
+            scan = scan_from_image(scan)
+        seconds_read = round(perf_counter() - start, 4)
+        try:
+            result = segment_volume(scan.volume, self.stages, self.cascade, on_progress)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            shape = "x".join(map(str, scan.volume.geometry.shape))
+            raise ResourceError(
+                f"{scan.case}: out of memory on a scan of {shape} voxels; free memory, or crop it",
+                code="E_OOM",
+            ) from error
+        result.seconds["read"] = seconds_read
+        return Segmentation(scan, result, self.notice, round(perf_counter() - start, 3))
+
+
+def segment(
+    scan: "Path | str | Any",
+    bundle: str | Path | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    overrides: tuple[str, ...] = (),
+) -> Segmentation:
+    """Segment one scan. For many, make a :class:`Segmenter` and keep it.
+
+    Args and errors are those of :class:`Segmenter` and :meth:`Segmenter.segment`.
+
+    Example:
+        >>> segment("ct.nii.gz").save("labels.nii.gz")     # doctest: +SKIP
+    """
+    return Segmenter(bundle, device, threads, overrides).segment(scan)

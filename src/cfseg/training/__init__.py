@@ -1,0 +1,1 @@
+"""Training: nnU-Net v2 does it; which cases, labels and numbers it gets is decided here."""

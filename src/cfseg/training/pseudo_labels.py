@@ -1,0 +1,92 @@
+"""The coarse model labels the organs of cases that lack them (paper 2.2)."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cfseg.bundle.nnunet_v2 import read_model_folder
+from cfseg.dataset.cases import Case
+from cfseg.inference.predictor import Stage, Windows, predict
+from cfseg.io import read_scan
+from cfseg.networks.build import load_network
+from cfseg.preprocessing.body import body_box
+from cfseg.volume import LabelMap, Volume
+
+
+def load_teacher(model: Path, checkpoint: str, device: torch.device) -> tuple[Stage, str]:
+    """Load the coarse model of a workspace.
+
+    Args:
+        model: nnU-Net's model folder.
+        checkpoint: file name of the weights.
+        device: where it runs.
+
+    Returns:
+        The stage and the digest of its weights.
+    """
+    plan, weights = read_model_folder(model, "coarse", checkpoint=checkpoint)
+    contents = b"".join(weights[key].cpu().numpy().tobytes() for key in sorted(weights))
+    stage = Stage("coarse", "coarse", plan, load_network(plan, weights, device), device)
+    return stage, hashlib.sha256(contents).hexdigest()
+
+
+def label_cases(
+    cases: Sequence[Case],
+    folder: Path,
+    teacher: tuple[Stage, str],
+    step: float,
+    on_case: Callable[[int], None],
+) -> None:
+    """Write a pseudo-label for each case; those that this teacher wrote before are kept.
+
+    Args:
+        cases: to be labelled.
+        folder: gets ``CASE.npz``.
+        teacher: of :func:`load_teacher`.
+        step: distance between windows as a fraction of the patch.
+        on_case: called after each case with the number done.
+    """
+    stage, digest = teacher
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, case in enumerate(cases, 1):
+        file = pseudo_file(folder, case)
+        if _teacher_of(file) != digest:
+            _save(file, label(stage, read_scan(case.image).volume, step), digest)
+        on_case(number)
+
+
+def label(stage: Stage, volume: Volume, step: float) -> LabelMap:
+    """Return the stage's label map of a whole scan; outside of the body it is background."""
+    body = body_box(volume)
+    found = LabelMap.empty(volume.geometry)
+    found.ids[body.slices] = predict(stage, volume.crop(body), Windows(step)).label_map().ids
+    return found
+
+
+def pseudo_file(folder: Path, case: Case) -> Path:
+    """Return where a case's pseudo-label lies."""
+    return folder / f"{case.name}.npz"
+
+
+def read_pseudo_label(file: Path) -> np.ndarray:
+    """Return (Z, Y, X) label ids as :func:`label_cases` wrote them."""
+    with np.load(file) as stored:
+        ids: np.ndarray = stored["ids"]
+    return ids
+
+
+def _teacher_of(file: Path) -> str:
+    if not file.exists():
+        return ""
+    with np.load(file) as stored:
+        return str(stored["teacher"])
+
+
+def _save(file: Path, labels: LabelMap, digest: str) -> None:
+    temporary = file.with_name(f".tmp-{file.name}")
+    with temporary.open("wb") as stream:
+        np.savez_compressed(stream, ids=labels.ids, teacher=np.array(digest))
+    temporary.replace(file)

@@ -1,0 +1,257 @@
+"""nnU-Net's folders inside of ours: raw cases, plans edited by the recipe, preprocessed cases.
+
+nnU-Net looks for its folders in environment variables. They are set for this process alone, from
+the workspace; whoever trains never has to set them.
+"""
+
+# nnU-Net ships no types.
+# mypy: disable-error-code="no-untyped-call,no-any-return"
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from cfseg.geometry import Box, Geometry
+from cfseg.io.source import RAS_TO_ZYX
+from cfseg.labels import LABELS
+from cfseg.plan import Role
+from cfseg.recipes.recipe import StageTraining, Training
+from cfseg.volume import LabelMap, Volume
+
+CONFIGURATION = "3d_fullres"
+PLANS = "nnUNetPlans"
+WORKERS = "nnUNet_n_proc_DA"
+DATASET = {"coarse": "Dataset001_Coarse", "tumor": "Dataset002_Tumor", "organ": "Dataset003_Organ"}
+
+
+@dataclass(frozen=True)
+class StageFolder:
+    """Where one stage's data and results lie.
+
+    Attributes:
+        work: the workspace.
+        role: the stage.
+    """
+
+    work: Path
+    role: Role
+
+    @property
+    def name(self) -> str:
+        """nnU-Net's name of the data set."""
+        return DATASET[self.role]
+
+    @property
+    def raw(self) -> Path:
+        """Cropped scans and their labels."""
+        return self.work / "nnUNet_raw" / self.name
+
+    @property
+    def preprocessed(self) -> Path:
+        """Plans and resampled cases."""
+        return self.work / "nnUNet_preprocessed" / self.name
+
+    def image(self, case: str) -> Path:
+        """Return the cropped scan of a case."""
+        return self.raw / "imagesTr" / f"{case}_0000.nii.gz"
+
+    def label(self, case: str) -> Path:
+        """Return what a case is learned from."""
+        return self.raw / "labelsTr" / f"{case}.nii.gz"
+
+    def cases(self) -> list[str]:
+        """Return the names of the cases that were written."""
+        return sorted(p.name.removesuffix(".nii.gz") for p in self.label("x").parent.glob("*.gz"))
+
+    def model(self, weight: int) -> Path:
+        """Return the model folder of a weight (1 or 2), as stock nnU-Net expects it."""
+        base = self.work / f"nnUNet_results_{weight}" / self.name
+        return base / f"nnUNetTrainer__{PLANS}__{CONFIGURATION}"
+
+
+def enter(work: Path, weight: int = 1) -> None:
+    """Point nnU-Net at the workspace, for this process. No worker processes, no compiling."""
+    os.environ |= {
+        "nnUNet_raw": str(work / "nnUNet_raw"),
+        "nnUNet_preprocessed": str(work / "nnUNet_preprocessed"),
+        "nnUNet_results": str(work / f"nnUNet_results_{weight}"),
+        "nnUNet_compile": "false",
+        WORKERS: "0",
+    }
+
+
+def class_names(role: Role) -> dict[str, int]:
+    """Return the classes of a stage: the tumor model alone knows tumors."""
+    labels = LABELS if role == "tumor" else LABELS[:13]
+    return {"background": 0} | {label.name: label.id for label in labels}
+
+
+def write_case(
+    folder: StageFolder, name: str, volume: Volume, labels: LabelMap, z_margin_slices: int
+) -> None:
+    """Write one case, cropped along z to the labelled slices and a margin (paper 2.1)."""
+    box = Box.around(labels.ids > 0) or Box.whole(volume.geometry.shape)
+    zbox = box.grow((z_margin_slices, 0, 0), volume.geometry.shape)
+    whole = Box((zbox.start[0], 0, 0), (zbox.stop[0], *volume.geometry.shape[1:]))
+    scan, target = volume.crop(whole), labels.crop(whole)
+    _save(folder.label(name), target.ids, target.geometry)
+    _save(folder.image(name), scan.hu, scan.geometry)
+
+
+def _save(path: Path, array: np.ndarray, geometry: Geometry) -> None:
+    """Write a canonical array; SimpleITK reads it back as (z, y, x)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    affine = np.linalg.inv(RAS_TO_ZYX) @ geometry.affine
+    image = nib.Nifti1Image(array.transpose(2, 1, 0), affine[:, [2, 1, 0, 3]])
+    image.set_qform(image.affine, code=1)
+    temporary = path.with_name(f".tmp-{path.name}")
+    nib.save(image, temporary)
+    temporary.replace(path)
+
+
+def prepare(
+    folder: StageFolder,
+    training: Training,
+    stage: StageTraining,
+    split: tuple[list[str], list[str]],
+) -> None:
+    """Plan and preprocess a stage's cases with nnU-Net, in this process.
+
+    nnU-Net would start a pool of workers for each part, which costs more than the work itself on
+    a small data set.
+    """
+    enter(folder.work)
+    cases = sorted({*split[0], *split[1]})
+    _write_json(
+        folder.raw / "dataset.json",
+        {
+            "channel_names": {"0": "CT"},
+            "labels": class_names(folder.role),
+            "numTraining": len(cases),
+            "file_ending": ".nii.gz",
+            "overwrite_image_reader_writer": "SimpleITKIO",
+        },
+    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        _write_json(folder.preprocessed / "dataset_fingerprint.json", _fingerprint(folder, cases))
+        plans = edited(_planned(folder), training, stage)
+        _write_json(folder.preprocessed / f"{PLANS}.json", plans)
+        _write_json(
+            folder.preprocessed / "splits_final.json", [{"train": split[0], "val": split[1]}]
+        )
+        _preprocess(folder, cases, plans)
+
+
+def _fingerprint(folder: StageFolder, cases: Sequence[str]) -> dict[str, Any]:
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
+        DatasetFingerprintExtractor,
+    )
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+    samples = int(10e7 // max(1, len(cases)))
+    found = [
+        DatasetFingerprintExtractor.analyze_case(
+            [str(folder.image(case))],
+            str(folder.label(case)),
+            SimpleITKIO,
+            min(samples, 100_000),
+        )
+        for case in cases
+    ]
+    hu = np.concatenate([intensities[0] for _, _, intensities, _, _ in found])
+    low, median, high = (float(v) for v in np.percentile(hu, (0.5, 50, 99.5)))
+    return {
+        "spacings": [[float(s) for s in spacing] for _, spacing, _, _, _ in found],
+        "shapes_after_crop": [[int(n) for n in shape] for shape, _, _, _, _ in found],
+        "foreground_intensity_properties_per_channel": {
+            "0": {
+                "mean": float(hu.mean()),
+                "median": median,
+                "std": float(hu.std()),
+                "min": float(hu.min()),
+                "max": float(hu.max()),
+                "percentile_99_5": high,
+                "percentile_00_5": low,
+            }
+        },
+        "median_relative_size_after_cropping": float(np.median([r for *_, r in found])),
+    }
+
+
+def _planned(folder: StageFolder) -> dict[str, Any]:
+    from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
+        ExperimentPlanner,
+    )
+
+    os.environ[WORKERS] = "1"  # the planner fails with 0
+    try:
+        return ExperimentPlanner(folder.name).plan_experiment()
+    finally:
+        os.environ[WORKERS] = "0"
+
+
+def edited(plans: dict[str, Any], training: Training, stage: StageTraining) -> dict[str, Any]:
+    """Return nnU-Net's plans with the recipe's patch, batch, spacing and network."""
+    configuration = plans["configurations"][CONFIGURATION]
+    configuration["batch_size"] = training.batch_size
+    configuration["patch_size"] = list(stage.patch)
+    configuration["batch_dice"] = training.batch_dice
+    if stage.spacing_mm is not None:
+        configuration["spacing"] = list(stage.spacing_mm)
+    if stage.features is not None:
+        configuration["architecture"]["arch_kwargs"] |= network(stage)
+    return plans | {"configurations": {CONFIGURATION: configuration}}
+
+
+def network(stage: StageTraining) -> dict[str, Any]:
+    """Return the network of a stage whose recipe gives the features: 3x3x3, halved each stage."""
+    features = list(stage.features or ())
+    stages = len(features)
+    encoder, decoder = stage.n_conv_encoder, stage.n_conv_decoder
+    return {
+        "n_stages": stages,
+        "features_per_stage": features,
+        "kernel_sizes": [[3, 3, 3]] * stages,
+        "strides": [[1, 1, 1]] + [[2, 2, 2]] * (stages - 1),
+        "n_conv_per_stage": [encoder] * stages if isinstance(encoder, int) else list(encoder),
+        "n_conv_per_stage_decoder": (
+            [decoder] * (stages - 1) if isinstance(decoder, int) else list(decoder)
+        ),
+    }
+
+
+def _preprocess(folder: StageFolder, cases: Sequence[str], plans: dict[str, Any]) -> None:
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    manager = PlansManager(plans)
+    configuration = manager.get_configuration(CONFIGURATION)
+    dataset = json.loads((folder.raw / "dataset.json").read_text(encoding="utf-8"))
+    target = folder.preprocessed / configuration.data_identifier
+    target.mkdir(parents=True, exist_ok=True)
+    preprocessor = DefaultPreprocessor(verbose=False)
+    for case in cases:
+        if not (target / f"{case}.pkl").exists():
+            preprocessor.run_case_save(
+                str(target / case),
+                [str(folder.image(case))],
+                str(folder.label(case)),
+                manager,
+                configuration,
+                dataset,
+            )
+
+
+def _write_json(path: Path, values: Any) -> None:  # noqa: ANN401 - JSON
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{path.name}")
+    temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,241 @@
+"""Stock nnU-Net v2 and a slow reference, each from a plan and weights to a label array.
+
+Both prepare the volume and bring the logits back with nnU-Net's own code, so whoever agrees with
+them agrees with nnU-Net from Hounsfield units to labels. They need the plan's ``method`` to be
+``spline`` and ``normalize_first``, nnU-Net v2's only ways.
+"""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from cfseg.plan import StagePlan
+from cfseg.volume import Volume
+
+CONFIGURATION = "3d_fullres"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """nnU-Net prints notices about unset variables, and its imports warn."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def nnunet_plans(plan: StagePlan) -> dict[str, object]:
+    """Return the plan as an nnU-Net v2 plans file holds it."""
+    back = [plan.transpose.index(axis) for axis in range(3)]
+    return {
+        "dataset_name": "Dataset001_Test",
+        "plans_name": "nnUNetPlans",
+        "image_reader_writer": "SimpleITKIO",
+        "transpose_forward": list(plan.transpose),
+        "transpose_backward": back,
+        "label_manager": "LabelManager",
+        "foreground_intensity_properties_per_channel": {
+            "0": {
+                "mean": plan.intensity.mean,
+                "std": plan.intensity.std,
+                "percentile_00_5": plan.intensity.lower,
+                "percentile_99_5": plan.intensity.upper,
+            }
+        },
+        "configurations": {CONFIGURATION: _configuration(plan)},
+    }
+
+
+def _configuration(plan: StagePlan) -> dict[str, object]:
+    rule = plan.resampling
+    assert rule.method == "spline"
+    assert rule.normalize_first
+    resampling = "resample_data_or_seg_to_shape"
+    return {
+        "data_identifier": "nnUNetPlans_3d_fullres",
+        "preprocessor_name": "DefaultPreprocessor",
+        "batch_size": 2,
+        "patch_size": list(plan.patch),
+        "spacing": list(plan.spacing_mm),
+        "normalization_schemes": ["CTNormalization"],
+        "use_mask_for_norm": [False],
+        "resampling_fn_data": resampling,
+        "resampling_fn_seg": resampling,
+        "resampling_fn_probabilities": resampling,
+        "resampling_fn_data_kwargs": _order(rule.order, rule.order_z, rule.separate_z),
+        "resampling_fn_seg_kwargs": {"is_seg": True, "order": 0, "order_z": 0},
+        "resampling_fn_probabilities_kwargs": _order(
+            rule.logits_order, rule.logits_order_z, rule.separate_z
+        ),
+        "batch_dice": False,
+        "architecture": _architecture(plan),
+    }
+
+
+def _order(order: int, order_z: int, separate_z: bool | None) -> dict[str, object]:
+    return {"is_seg": False, "order": order, "order_z": order_z, "force_separate_z": separate_z}
+
+
+def _architecture(plan: StagePlan) -> dict[str, object]:
+    arch = plan.architecture
+    return {
+        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+        "arch_kwargs": {
+            "n_stages": len(arch.features),
+            "features_per_stage": list(arch.features),
+            "conv_op": "torch.nn.modules.conv.Conv3d",
+            "kernel_sizes": [list(k) for k in arch.kernel_sizes],
+            "strides": [list(s) for s in arch.strides],
+            "n_conv_per_stage": list(arch.n_conv_encoder),
+            "n_conv_per_stage_decoder": list(arch.n_conv_decoder),
+            "conv_bias": arch.conv_bias,
+            "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+            "norm_op_kwargs": {"eps": arch.norm_eps, "affine": True},
+            "dropout_op": None,
+            "dropout_op_kwargs": None,
+            "nonlin": "torch.nn.LeakyReLU",
+            "nonlin_kwargs": {"inplace": True, "negative_slope": arch.negative_slope},
+        },
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }
+
+
+class Stock:
+    """nnU-Net's own objects for a plan."""
+
+    def __init__(self, plan: StagePlan) -> None:
+        pytest.importorskip("nnunetv2")
+        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+        self.plan = plan
+        self.manager = PlansManager(nnunet_plans(plan))
+        self.configuration = self.manager.get_configuration(CONFIGURATION)
+        names = {"background": 0, **{f"label_{i}": i for i in range(1, len(plan.labels))}}
+        self.dataset = {"channel_names": {"0": "CT"}, "labels": names, "file_ending": ".nii.gz"}
+
+    def network(self, weights: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+        from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+        network = get_network_from_plans(
+            self.configuration.network_arch_class_name,
+            self.configuration.network_arch_init_kwargs,
+            self.configuration.network_arch_init_kwargs_req_import,
+            1,
+            len(self.plan.labels),
+            deep_supervision=False,
+        )
+        # A bundle holds each tensor once, nnU-Net's modules know it by several names.
+        names: dict[int, list[str]] = {}
+        full = network.state_dict(keep_vars=True)
+        for name, tensor in full.items():
+            names.setdefault(id(tensor), []).append(name)
+        for aliases in names.values():
+            given = next(name for name in aliases if name in weights)
+            full[given].data.copy_(weights[given])
+        return network.eval()
+
+    def prepare(self, volume: Volume) -> tuple[npt.NDArray[np.float32], dict[str, object]]:
+        properties: dict[str, object] = {"spacing": list(volume.geometry.spacing_mm)}
+        preprocessor = self.configuration.preprocessor_class(verbose=False)
+        hu = np.maximum(volume.hu, -1024).astype(np.float32)[None]
+        data, _, properties = preprocessor.run_case_npy(
+            hu, None, properties, self.manager, self.configuration, self.dataset
+        )
+        return data, properties
+
+    def labels(self, logits: torch.Tensor, properties: dict[str, object]) -> npt.NDArray[np.uint8]:
+        from nnunetv2.inference.export_prediction import (
+            convert_predicted_logits_to_segmentation_with_correct_shape as convert,
+        )
+
+        label_manager = self.manager.get_label_manager(self.dataset)
+        found = convert(
+            logits, self.manager, self.configuration, label_manager, properties, False, 1
+        )
+        return np.asarray(self.plan.labels, dtype=np.uint8)[found]
+
+
+def stock_predict(
+    plan: StagePlan, weights: Mapping[str, torch.Tensor], volume: Volume, step: float
+) -> npt.NDArray[np.uint8]:
+    """Return the FLARE labels (Z, Y, X) that nnU-Net's own predictor finds, on the CPU."""
+    with quiet():
+        stock = Stock(plan)
+        data, properties = stock.prepare(volume)
+        predictor = stock_predictor(stock, weights, step)
+        logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data))
+        return stock.labels(logits, properties)
+
+
+def stock_predictor(
+    stock: Stock,
+    weights: Mapping[str, torch.Tensor],
+    step: float,
+    gaussian: bool = False,
+    mirror: bool = False,
+):
+    """Return nnU-Net's predictor with these weights."""
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    predictor = nnUNetPredictor(
+        tile_step_size=step,
+        use_gaussian=gaussian,
+        use_mirroring=mirror,
+        perform_everything_on_device=False,
+        device=torch.device("cpu"),
+        allow_tqdm=False,
+    )
+    network = stock.network(weights)
+    predictor.manual_initialization(
+        network,
+        stock.manager,
+        stock.configuration,
+        [network.state_dict()],
+        stock.dataset,
+        "nnUNetTrainer",
+        (0, 1, 2),
+    )
+    return predictor
+
+
+def reference_predict(
+    plan: StagePlan, weights: Mapping[str, torch.Tensor], volume: Volume, step: float
+) -> npt.NDArray[np.uint8]:
+    """Return the FLARE labels (Z, Y, X) of a plain loop that adds up logits in float32."""
+    with quiet(), torch.inference_mode():
+        stock = Stock(plan)
+        data, properties = stock.prepare(volume)
+        network = stock.network(weights)
+        logits = reference_logits(network, data[0], plan.patch, step, len(plan.labels))
+        return stock.labels(torch.from_numpy(logits), properties)
+
+
+def reference_logits(
+    network: torch.nn.Module,
+    image: npt.NDArray[np.float32],
+    patch: tuple[int, int, int],
+    step: float,
+    classes: int,
+) -> npt.NDArray[np.float32]:
+    """Return logits (C, Z, Y, X), window by window, in the most literal way."""
+    from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
+
+    missing = [max(p - n, 0) for p, n in zip(patch, image.shape, strict=True)]
+    padded = np.pad(image, [(m // 2, m - m // 2) for m in missing])
+    sums = np.zeros((classes, *padded.shape), dtype=np.float32)
+    counts = np.zeros(padded.shape, dtype=np.float32)
+    z_starts, y_starts, x_starts = compute_steps_for_sliding_window(padded.shape, patch, step)
+    for z in z_starts:
+        for y in y_starts:
+            for x in x_starts:
+                here = np.s_[z : z + patch[0], y : y + patch[1], x : x + patch[2]]
+                window = torch.from_numpy(padded[here][None, None].copy())
+                sums[(slice(None), *here)] += network(window)[0].numpy()
+                counts[here] += 1
+    inside = [slice(m // 2, m // 2 + n) for m, n in zip(missing, image.shape, strict=True)]
+    return np.ascontiguousarray((sums / counts)[(slice(None), *inside)])

@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import pytest
+import tiny_cohort
+
+pytest.importorskip("nnunetv2", reason="training needs cfseg[train]")
+
+
+class Trained:
+    """A tiny cascade, trained once for all tests of this folder."""
+
+    def __init__(self, folder: Path) -> None:
+        from cfseg.training.pipeline import Pipeline
+
+        self.lines: list[str] = []
+        self.dataset = tiny_cohort.write(folder / "cohort")
+        self.pipeline = Pipeline(
+            self.dataset,
+            folder / "work",
+            tiny_cohort.recipe(),
+            device="cpu",
+            report=self.lines.append,
+            provenance={"command": "test"},
+            notice="tiny",
+        )
+        self.pipeline.run()
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Trained:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nnU-Net's libraries warn at every turn
+        return Trained(tmp_path_factory.mktemp("trained"))

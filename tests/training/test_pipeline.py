@@ -1,0 +1,149 @@
+"""The whole chain on a cohort of six tiny scans: seconds, but through nnU-Net and to a bundle."""
+
+import contextlib
+import io
+import json
+
+import numpy as np
+import pytest
+import tiny_cohort
+
+from cfseg.errors import UsageError
+from cfseg.training.pipeline import Pipeline
+from cfseg.training.workspace import StageFolder
+
+# nnU-Net's libraries warn at every turn
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
+
+
+def pipeline(trained, work, lines, **training):
+    recipe = tiny_cohort.recipe(**training)
+    return Pipeline(trained.dataset, work, recipe, device="cpu", report=lines.append)
+
+
+def test_the_bundle_has_four_networks_and_predicts(trained):
+    from cfseg.segmenter import Segmenter
+
+    segmenter = Segmenter(trained.pipeline.bundle, device="cpu", threads=1)
+    manifest = segmenter.manifest
+    assert [entry.name for entry in manifest.stages] == ["coarse", "tumor_1", "tumor_2", "organ"]
+    assert manifest.notice == "tiny"
+    assert manifest.provenance["cases"]["pseudo_labelled"] == 4
+    found = segmenter.segment(trained.dataset / "imagesTr" / "full_a_0000.nii.gz")
+    assert found.label_map.ids.shape == (tiny_cohort.EDGE,) * 3
+
+
+def test_the_paper_decides_which_cases_teach_which_model(trained):
+    work = trained.pipeline.work
+    assert StageFolder(work, "coarse").cases() == ["full_a", "full_b"]
+    assert StageFolder(work, "tumor").cases() == ["tumor_a", "tumor_b"]
+    assert StageFolder(work, "organ").cases() == sorted(tiny_cohort.ANNOTATED)
+
+
+def test_all_organs_may_teach_the_coarse_model(trained, tmp_path):
+    everything = pipeline(trained, tmp_path, [], coarse_cases="all_organs")
+    assert [c.name for c in everything.coarse_cases] == ["full_a", "full_b", "tumor_a"]
+
+
+def test_the_labels_that_each_model_learns(trained):
+    truth = tiny_cohort.blocks()
+    by_name = {case.name: case for case in trained.pipeline.cases}
+    for role, tumor in (("tumor", 14), ("organ", 0)):
+        target = trained.pipeline.target(role, by_name["tumor_a"], truth.shape)
+        assert np.array_equal(target[truth < 14], truth[truth < 14])
+        assert (target[truth == 14] == 14).all() == (tumor == 14)
+    partial = trained.pipeline.target("organ", by_name["partial"], truth.shape)
+    known = np.isin(truth, tiny_cohort.FIVE)
+    assert np.array_equal(partial[known], truth[known])
+
+
+def test_the_two_tumor_weights_differ(trained):
+    from cfseg.bundle.bundle import read_manifest
+
+    entries = {e.name: e for e in read_manifest(trained.pipeline.bundle).stages}
+    assert entries["tumor_1"].sha256 != entries["tumor_2"].sha256
+    assert entries["tumor_1"].plan == entries["tumor_2"].plan
+
+
+def test_a_second_run_does_nothing(trained):
+    before = len(trained.lines)
+    trained.pipeline.run()
+    again = trained.lines[before:]
+    assert len(again) == len(trained.pipeline.steps())
+    assert all(line.endswith("done before") for line in again)
+
+
+def test_stock_nnunet_opens_the_model_folder(trained):
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    folder = StageFolder(trained.pipeline.work, "tumor").model(2)
+    with contextlib.redirect_stdout(io.StringIO()):
+        import torch
+
+        predictor = nnUNetPredictor(device=torch.device("cpu"), use_mirroring=False)
+        predictor.initialize_from_trained_model_folder(
+            str(folder), use_folds=(0,), checkpoint_name="checkpoint_final.pth"
+        )
+    assert predictor.trainer_name == "nnUNetTrainer"
+    assert len(predictor.dataset_json["labels"]) == 15
+
+
+def test_a_killed_run_goes_on_where_it_was(trained, tmp_path):
+    stage = tiny_cohort.recipe().training.coarse.model_dump() | {"epochs": 3}
+    lines: list[str] = []
+
+    def killed(line: str) -> None:
+        lines.append(line)
+        if "epoch 2/3" in line:
+            raise KeyboardInterrupt
+
+    first = pipeline(trained, tmp_path, lines, coarse=stage)
+    first.report = killed
+    with pytest.raises(KeyboardInterrupt):
+        first.run("coarse")
+    rest: list[str] = []
+    pipeline(trained, tmp_path, rest, coarse=stage).run("coarse")
+    assert rest[0].endswith("done before")
+    assert rest[2] == "  going on after epoch 2"
+    assert [line for line in rest if "epoch 3/3" in line]
+    assert not [line for line in rest if "epoch 1/3" in line]
+
+
+def test_changed_labels_are_prepared_anew(trained, tmp_path):
+    lines: list[str] = []
+    pipeline(trained, tmp_path, lines).run("coarse")
+    pipeline(trained, tmp_path, lines, seed=5).run("coarse")
+    assert not [line for line in lines if line.endswith("done before")]
+
+
+def test_a_stage_needs_its_own_steps_only(trained):
+    names = [step.name for step in trained.pipeline.steps("organ")]
+    assert names == ["coarse_data", "coarse_1", "pseudo_labels", "organ_data", "organ_1"]
+    assert [step.name for step in trained.pipeline.steps("coarse")] == names[:2]
+
+
+def test_the_plan_says_how_many_cases_each_step_has(trained, tmp_path):
+    plan = "\n".join(pipeline(trained, tmp_path, []).plan())
+    assert "coarse_data: prepare 2 cases" in plan
+    assert "pseudo_labels: pseudo-label 4 cases" in plan
+    assert "organ_data: prepare 6 cases" in plan
+    assert "(done)" not in plan
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"), [("full", "no case has all 13 organs"), ("tumor", "has tumors")]
+)
+def test_a_cohort_that_cannot_teach_is_refused(trained, tmp_path, missing, message):
+    dataset = tiny_cohort.write(tmp_path / "cohort")
+    manifest = json.loads((dataset / "manifest.json").read_text())
+    for name in manifest:
+        manifest[name] = [] if name.startswith(missing) else manifest[name]
+    (dataset / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UsageError, match=message):
+        Pipeline(dataset, tmp_path / "w", tiny_cohort.recipe(), report=print)
+
+
+def test_a_recipe_without_training_is_refused(trained, tmp_path):
+    recipe = tiny_cohort.recipe().model_copy(update={"training": None})
+    with pytest.raises(UsageError, match="training"):
+        Pipeline(trained.dataset, tmp_path, recipe, report=print)

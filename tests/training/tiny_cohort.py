@@ -1,0 +1,64 @@
+"""A cohort of four tiny scans, one of each of the paper's groups, and a recipe that fits them."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from cfseg.labels import LABELS, ORGAN_IDS
+from cfseg.recipes.recipe import Recipe
+
+EDGE = 24
+FIVE = (1, 2, 3, 4, 13)
+ANNOTATED = {
+    "full_a": ORGAN_IDS,
+    "full_b": ORGAN_IDS,
+    "partial": FIVE,
+    "tumor_a": (*ORGAN_IDS, 14),
+    "tumor_b": (*FIVE, 14),
+    "unlabelled": (),
+}
+
+
+def blocks() -> np.ndarray:
+    """Return 14 cubes, one of each label, in a (Z, Y, X) array of EDGE voxels a side."""
+    ids = np.zeros((EDGE, EDGE, EDGE), dtype=np.uint8)
+    for label in LABELS:
+        i, j, k = np.unravel_index(label.id - 1, (3, 3, 2))
+        ids[2 + 7 * i : 8 + 7 * i, 2 + 7 * j : 8 + 7 * j, 3 + 10 * k : 11 + 10 * k] = label.id
+    return ids
+
+
+def write(folder: Path) -> Path:
+    """Write the cohort and return its folder."""
+    rng = np.random.default_rng(0)
+    for name, annotated in ANNOTATED.items():
+        ids = blocks()
+        hu = rng.normal(-60 + 15 * ids.astype(float), 5).round().astype(np.int16)
+        _save(folder / "imagesTr" / f"{name}_0000.nii.gz", hu)
+        if annotated:
+            _save(folder / "labelsTr" / f"{name}.nii.gz", ids * np.isin(ids, annotated))
+    manifest = {name: list(annotated) for name, annotated in ANNOTATED.items()}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def recipe(**training: object) -> Recipe:
+    """Return a recipe of seconds: three narrow stages, one epoch of two steps."""
+    stage = {"epochs": 1, "patch": (16, 16, 16), "spacing_mm": (4.0, 4.0, 4.0)}
+    stage |= {"features": (4, 6, 8), "n_conv_encoder": 1, "n_conv_decoder": 1}
+    values = {
+        "iterations_per_epoch": 2,
+        "validation_iterations_per_epoch": 1,
+        "rare_label_exponent": 0.5,
+        "coarse": stage,
+        "tumor": stage | {"weights": 2},
+        "organ": stage,
+    }
+    return Recipe.model_validate({"name": "tiny", "training": values | training})
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array.transpose(2, 1, 0), np.diag([-4.0, -4.0, 4.0, 1.0])), path)
