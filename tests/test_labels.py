@@ -5,13 +5,32 @@ from cfseg.labels import LABELS, NAMES, ORGAN_IDS, TUMOR, by_name
 
 def test_ids_are_those_of_flare() -> None:
     assert [label.id for label in LABELS] == list(range(1, 15))
-    assert (by_name("liver").id, by_name("right_kidney").id, by_name("left_kidney").id) == (1, 2, 13)
+    assert (by_name("liver").id, by_name("right_kidney").id, by_name("left_kidney").id) == (
+        1,
+        2,
+        13,
+    )
     assert TUMOR.id == 14
     assert TUMOR.id not in ORGAN_IDS
 
 
 def test_tolerances_are_those_of_the_official_evaluation() -> None:
-    assert [label.nsd_tolerance_mm for label in LABELS] == [5, 3, 3, 5, 2, 2, 2, 2, 2, 3, 5, 7, 3, 2]
+    assert [label.nsd_tolerance_mm for label in LABELS] == [
+        5,
+        3,
+        3,
+        5,
+        2,
+        2,
+        2,
+        2,
+        2,
+        3,
+        5,
+        7,
+        3,
+        2,
+    ]
     assert [label.id for label in LABELS if label.tubular] == [5, 6, 10]
 
 

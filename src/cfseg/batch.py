@@ -6,7 +6,6 @@ settings and output still match.
 """
 
 import json
-import os
 import platform
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -84,7 +83,7 @@ class Summary:
     def as_dict(self) -> dict[str, Any]:
         """Return what ``summary.json`` holds."""
         counts = Counter(case.state for case in self.cases)
-        states = ("done", "empty", "refused", "failed")
+        states: tuple[State, ...] = ("done", "empty", "refused", "failed")
         return {
             "inputs": len(self.cases),
             **{state: counts.get(state, 0) for state in states},
@@ -184,7 +183,7 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     temporary = path.with_name(f".tmp-{uuid4().hex}-{path.name}")
     try:
         temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise ResourceError(f"{path} cannot be written: {error.strerror}", code="E_DISK") from error
@@ -235,7 +234,7 @@ class _CaseRun:
             return self.record("refused", error)
         except CfsegError as error:
             return self.record("failed", error)
-        except Exception as error:  # noqa: BLE001 - a case must never take the others with it
+        except Exception as error:
             return self.record("failed", CfsegError(f"{type(error).__name__}: {error}"))
         return self.record(segmentation.result.status, None, segmentation)
 

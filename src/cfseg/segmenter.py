@@ -4,11 +4,18 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from cfseg.bundle.bundle import Manifest, default_bundle, digest, load_stages, read_manifest
+from cfseg.bundle.bundle import (
+    Manifest,
+    check_cascade,
+    default_bundle,
+    digest,
+    load_stages,
+    read_manifest,
+)
 from cfseg.errors import ResourceError
 from cfseg.inference.cascade import Progress, Result, segment_volume
 from cfseg.io import Scan, label_image, read_scan, scan_from_image, write_label_map
@@ -84,6 +91,7 @@ class Segmenter:
         self.bundle = Path(bundle) if bundle is not None else default_bundle()
         self.manifest: Manifest = read_manifest(self.bundle)
         self.cascade = with_overrides(self.manifest.cascade, overrides)
+        check_cascade(self.manifest, self.cascade)
         self.device = find_device(device)
         torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
         self.stages = load_stages(
@@ -100,7 +108,9 @@ class Segmenter:
         """What the bundle's makers want said with every output."""
         return self.manifest.notice
 
-    def segment(self, scan: "Scan | Path | str | Any", on_progress: Progress | None = None) -> Segmentation:
+    def segment(
+        self, scan: "Scan | Path | str | nib.Nifti1Image", on_progress: Progress | None = None
+    ) -> Segmentation:
         """Segment a NIfTI file, a folder with one DICOM CT series, or a nibabel image.
 
         Args:
@@ -130,7 +140,7 @@ class Segmenter:
 
 
 def segment(
-    scan: "Path | str | Any",
+    scan: "Path | str | nib.Nifti1Image",
     bundle: str | Path | None = None,
     device: str = "auto",
     threads: int | None = None,

@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from cfseg.evaluation.flare import Summary
+    from rich.console import Console
+
     from cfseg.segmenter import Segmentation
 
 DEMO_SEED = 2023
-"""No training uses it; a test holds it against the bundled model's provenance."""
+"""No model of ours was trained on phantoms of this seed."""
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("demo"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path(
+        "demo"
+    ),
     seed: Annotated[int, typer.Option(help="Another phantom.")] = DEMO_SEED,
     bundle: Annotated[
         Path | None, typer.Option("--bundle", "-m", help="Model bundle [default: the bundled one].")
@@ -28,6 +31,7 @@ def demo(
     """
     from rich.console import Console
 
+    from cfseg.cli.evaluate import score_table
     from cfseg.evaluation.flare import evaluate
     from cfseg.io import read_label_map, read_scan
     from cfseg.phantoms.cohort import write_cohort
@@ -53,11 +57,19 @@ def demo(
         picture,
         title=segmentation.notice,
     )
-    _print_table(console, scores, segmentation)
+    console.print(score_table(scores))
+    _print_seconds(console, segmentation)
     console.print(f"label map: {predicted}\npicture:   {picture}", highlight=False, soft_wrap=True)
-    if segmentation.notice:
-        console.print(f"Notice: {segmentation.notice}", highlight=False, soft_wrap=True)
+    for line in (*segmentation.notes, segmentation.notice):
+        if line:
+            console.print(line, highlight=False, soft_wrap=True)
 
 
-def _print_table(console: object, scores: "Summary", segmentation: "Segmentation") -> None:
-    raise NotImplementedError
+def _print_seconds(console: "Console", segmentation: "Segmentation") -> None:
+    from rich.table import Table
+
+    table = Table("step", "seconds")
+    for name, seconds in segmentation.result.seconds.items():
+        table.add_row(name, f"{seconds:.2f}")
+    table.add_row("total", f"{segmentation.seconds:.2f}")
+    console.print(table)

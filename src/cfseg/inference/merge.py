@@ -12,7 +12,8 @@ Ids = npt.NDArray[np.uint8]
 
 def union_of_tumors(maps: Sequence[Ids]) -> npt.NDArray[np.bool_]:
     """Return where any of the label maps (Z, Y, X) says tumor."""
-    return np.logical_or.reduce([ids == TUMOR.id for ids in maps])
+    union: npt.NDArray[np.bool_] = np.logical_or.reduce([ids == TUMOR.id for ids in maps])
+    return union
 
 
 def organs_of(ids: Ids) -> Ids:

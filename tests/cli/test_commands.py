@@ -1,0 +1,68 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cfseg.cli.root import app
+
+ROOT = Path(__file__).parents[2]
+VERBS = ("predict", "evaluate", "demo", "phantom", "train", "bundle")
+
+
+def run(code: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def test_import_and_help_load_neither_torch_nor_nnunet() -> None:
+    loaded = run(
+        "import sys, cfseg, cfseg.cli\n"
+        "print([m for m in ('torch', 'nnunetv2', 'nibabel', 'scipy', 'matplotlib') "
+        "if m in sys.modules])"
+    )
+    assert loaded.strip() == "[]"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_has_help(verb: str) -> None:
+    result = CliRunner().invoke(app, [verb, "--help"])
+    assert result.exit_code == 0
+    if verb != "bundle":
+        assert "Example: cfseg" in result.output
+
+
+def test_version() -> None:
+    assert CliRunner().invoke(app, ["--version"]).output.startswith("cfseg 0.")
+
+
+def test_an_error_is_one_line_and_its_exit_code(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from cfseg.cli import main; main()", "predict",
+         str(tmp_path / "none.nii.gz"), "-o", str(tmp_path / "out"), "-m", str(tmp_path)],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 5
+    assert done.stderr.startswith("cfseg: E_")
+    assert "Traceback" not in done.stderr
+
+
+def test_every_command_of_the_readme_exists() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    used = set(re.findall(r"^cfseg ([a-z]+)", text, flags=re.MULTILINE))
+    assert used <= set(VERBS)
+    assert {"predict", "train", "evaluate", "phantom", "bundle"} <= used
+    targets = set(re.findall(r"^make ([a-z]+)", text, flags=re.MULTILINE))
+    rules = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert all(f"\n{target}:" in rules for target in targets)
+
+
+def test_links_of_the_docs_lead_somewhere() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    for page in pages:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            if not link.startswith("http"):
+                assert (page.parent / link).exists(), f"{page.name}: {link}"

@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from cfseg.bundle.bundle import write_bundle
+from cfseg.networks.build import build_network
+from cfseg.plan import Architecture, Intensity, Role, StagePlan
+from cfseg.recipes.recipe import Cascade
+
+
+def tiny_plan(role: Role) -> StagePlan:
+    return StagePlan(
+        spacing_mm=(6.0, 6.0, 6.0),
+        patch=(16, 16, 16),
+        labels=tuple(range(15 if role == "tumor" else 14)),
+        architecture=Architecture(
+            features=(4, 8),
+            kernel_sizes=((3, 3, 3), (3, 3, 3)),
+            strides=((1, 1, 1), (2, 2, 2)),
+            n_conv_encoder=(1, 1),
+            n_conv_decoder=(1,),
+        ),
+        intensity=Intensity(lower=-200, upper=300, mean=60, std=100),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four tiny networks with random weights: fast, and wrong about everything."""
+    networks = []
+    roles: tuple[Role, ...] = ("coarse", "tumor", "tumor", "organ")
+    for seed, role in enumerate(roles):
+        torch.manual_seed(seed)
+        plan = tiny_plan(role)
+        state = build_network(plan).state_dict()
+        weights = {
+            name: tensor
+            for name, tensor in state.items()
+            if "all_modules" not in name and not name.startswith("decoder.encoder.")
+        }
+        networks.append((role, plan, weights, {}))
+    folder = tmp_path_factory.mktemp("bundles") / "tiny"
+    return write_bundle(
+        folder, "tiny", networks, Cascade(), {}, "Random weights. Not for clinical use."
+    )

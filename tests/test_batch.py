@@ -1,0 +1,105 @@
+import gzip
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from cfseg.batch import plan_jobs, predict_many
+from cfseg.errors import UsageError
+from cfseg.segmenter import Segmenter
+
+
+def ct(path: Path, seed: int = 0, shape: tuple[int, int, int] = (30, 28, 26)) -> Path:
+    """A small CT: a body of noise in air."""
+    rng = np.random.default_rng(seed)
+    hu = np.full(shape, -1000, dtype=np.int16)
+    hu[4:-4, 4:-4] = rng.normal(60, 60, (shape[0] - 8, shape[1] - 8, shape[2])).astype(np.int16)
+    image = nib.Nifti1Image(hu, np.diag([-4.8, -4.8, 4.8, 1.0]))
+    image.set_qform(image.affine, code=1)
+    image.set_sform(image.affine, code=1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(image, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def segmenter(tiny_bundle: Path) -> Segmenter:
+    return Segmenter(tiny_bundle, device="cpu", threads=1)
+
+
+def test_two_bad_inputs_of_five_cost_two_refusals(segmenter: Segmenter, tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    for name in "abc":
+        ct(scans / f"{name}_0000.nii.gz", seed=ord(name))
+    whole = ct(tmp_path / "whole.nii.gz").read_bytes()
+    (scans / "cut.nii.gz").write_bytes(whole[: len(whole) // 2])
+    (scans / "text.nii.gz").write_text("this is not a scan\n")
+    (scans / "notes.txt").write_text("ignore me\n")
+    summary = predict_many([scans], tmp_path / "out", segmenter)
+    assert summary.exit_code == 3
+    out = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (out["inputs"], out["refused"], out["ignored"]) == (5, 2, 1)
+    assert out["done"] + out["empty"] == 3
+    assert out["cases"]["cut"]["code"] == "E_CORRUPT"
+    assert out["cases"]["text"]["code"] == "E_FORMAT"
+    assert {p.name for p in (tmp_path / "out").glob("*.nii.gz")} == {
+        "a.nii.gz", "b.nii.gz", "c.nii.gz",
+    }  # fmt: skip
+    assert "clinical" in out["notice"]
+    assert all("clinical" in case["notice"] for case in out["cases"].values())
+
+
+def test_output_lies_on_the_input_grid(segmenter: Segmenter, tmp_path: Path) -> None:
+    scan = ct(tmp_path / "x.nii.gz")
+    predict_many([scan], tmp_path / "mask.nii.gz", segmenter)
+    made, source = nib.load(tmp_path / "mask.nii.gz"), nib.load(scan)
+    assert made.shape == source.shape
+    assert np.array_equal(made.affine, source.affine)
+    assert made.get_data_dtype() == np.uint8
+
+
+def test_finished_cases_are_kept_and_changed_ones_done_again(
+    segmenter: Segmenter, tmp_path: Path
+) -> None:
+    scan, out = ct(tmp_path / "in" / "x.nii.gz"), tmp_path / "out"
+
+    def run(overwrite: bool = False) -> bool:
+        return predict_many([scan], out, segmenter, overwrite=overwrite).cases[0].skipped
+
+    assert not run()
+    assert run()
+    assert not run(overwrite=True)
+    (out / "x.nii.gz").write_bytes(gzip.compress(b"damaged"))
+    assert not run()
+    ct(scan, seed=5)
+    assert not run()
+
+
+def test_clashes_are_refused_before_any_work(tmp_path: Path) -> None:
+    one, other = ct(tmp_path / "a" / "x.nii.gz"), ct(tmp_path / "b" / "x_0000.nii.gz")
+    with pytest.raises(UsageError, match="would both become"):
+        plan_jobs([one, other], tmp_path / "out")
+    with pytest.raises(UsageError, match="input itself"):
+        plan_jobs([one], tmp_path / "a")
+    with pytest.raises(UsageError, match="names one file"):
+        plan_jobs([one, other], tmp_path / "mask.nii.gz")
+
+
+def test_an_internal_error_costs_one_case(
+    segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans = [ct(tmp_path / "in" / f"{n}.nii.gz") for n in "ab"]
+    segment = segmenter.segment
+
+    def fails_on_a(scan: Path, report: object = None) -> object:
+        if scan.name == "a.nii.gz":
+            raise RuntimeError("boom")
+        return segment(scan)
+
+    monkeypatch.setattr(segmenter, "segment", fails_on_a)
+    summary = predict_many(scans, tmp_path / "out", segmenter)
+    assert summary.cases[0].state == "failed"
+    assert summary.cases[1].ok
+    assert summary.exit_code == 3
