@@ -91,9 +91,11 @@ class Pipeline:
             stage: leave out what this stage does not need; None keeps all.
         """
         training = self.training
-        shared = training.model_dump(mode="json", exclude={"coarse", "tumor", "organ"})
+        own = {"coarse", "tumor", "organ", "pseudo_label_step"}
+        shared = training.model_dump(mode="json", exclude=own)
         coarse = self._inputs("coarse", self.coarse_cases) | {"training": shared}
-        labels = coarse | {"unfinished": _facts(self.unfinished)}
+        step = {"pseudo_label_step": training.pseudo_label_step}
+        labels = coarse | step | {"unfinished": _facts(self.unfinished)}
         tumor = labels | self._inputs("tumor", self.tumor_cases)
         organ = labels | self._inputs("organ", self.cases)
         chain = [
