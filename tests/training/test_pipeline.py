@@ -109,11 +109,32 @@ def test_a_killed_run_goes_on_where_it_was(trained, tmp_path):
     assert not [line for line in rest if "epoch 1/3" in line]
 
 
-def test_changed_labels_are_prepared_anew(trained, tmp_path):
+def test_other_inputs_start_anew_and_the_old_network_is_put_aside(trained, tmp_path):
     lines: list[str] = []
     pipeline(trained, tmp_path, lines).run("coarse")
     pipeline(trained, tmp_path, lines, seed=5).run("coarse")
     assert not [line for line in lines if line.endswith("done before")]
+    assert len(list((tmp_path / "replaced").glob("coarse_1_*/fold_0/checkpoint_final.pth"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        ({"pseudo_label_step": 1.0}, {"pseudo_labels", "tumor", "organ", "bundle"}),
+        ({"z_margin_slices": 1}, {"coarse", "pseudo_labels", "tumor", "organ", "bundle"}),
+        ({"organ": {"epochs": 9}}, {"organ_1", "bundle"}),
+        ({"tumor": {"patch": (32, 16, 16)}}, {"tumor", "bundle"}),
+        ({"tumor": {"weights": 1}}, {"bundle"}),
+    ],
+)
+def test_only_what_depends_on_a_value_is_done_again(trained, change, again):
+    values = tiny_cohort.recipe().training.model_dump()
+    for key, value in change.items():
+        values[key] = values[key] | value if isinstance(value, dict) else value
+    for line in pipeline(trained, trained.pipeline.work, [], **values).plan():
+        name = line.partition(":")[0]
+        expected = name in again or name.split("_")[0] in again
+        assert line.endswith("(done)") != expected, line
 
 
 def test_a_stage_needs_its_own_steps_only(trained):

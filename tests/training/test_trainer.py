@@ -54,6 +54,25 @@ def test_elastic_deformation_is_on_and_mirroring_off(trainer):
     assert not [t for t in found if isinstance(t, MirrorTransform)]
 
 
+def test_windows_around_tumors_are_as_frequent_as_the_recipe_says():
+    from cfseg.training.trainer import focused_box
+
+    chosen: list[object] = []
+
+    def get_bbox(shape, force_fg, class_locations, overwrite_class):
+        chosen.append(overwrite_class)
+
+    np.random.seed(0)  # noqa: NPY002 - nnU-Net's generator
+    for _ in range(500):
+        focused_box(get_bbox, 0.4, (8, 8, 8), True, {1: [0], 14: [0]})
+    assert 160 < chosen.count(14) < 240
+    assert chosen.count(14) + chosen.count(None) == 500
+    chosen.clear()
+    for force_fg, locations in ((False, {14: [0]}), (True, {1: [0], 14: []}), (True, {1: [0]})):
+        focused_box(get_bbox, 1.0, (8, 8, 8), force_fg, locations)
+    assert chosen == [None, None, None]
+
+
 def test_a_checkpoint_broken_off_leaves_the_last_one(trainer, monkeypatch):
     file = f"{trainer.output_folder}/checkpoint_latest.pth"
     trainer.save_checkpoint(file)

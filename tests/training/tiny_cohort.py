@@ -53,7 +53,7 @@ def recipe(**training: object) -> Recipe:
         "validation_iterations_per_epoch": 1,
         "rare_label_exponent": 0.5,
         "coarse": stage,
-        "tumor": stage | {"weights": 2},
+        "tumor": stage | {"weights": 2, "tumor_focus": 0.5},
         "organ": stage,
     }
     return Recipe.model_validate({"name": "tiny", "training": values | training})

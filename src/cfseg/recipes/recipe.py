@@ -128,6 +128,8 @@ class StageTraining(Frozen):
         n_conv_encoder: convolutions per encoder stage.
         n_conv_decoder: convolutions per decoder stage.
         weights: how many networks are trained from different random initializations.
+        tumor_focus: share of the windows centered on a label that are centered on a tumor; the
+            others take any label, as in nnU-Net.
     """
 
     epochs: Count
@@ -137,6 +139,7 @@ class StageTraining(Frozen):
     n_conv_encoder: Count | tuple[Count, ...] = 2
     n_conv_decoder: Count | tuple[Count, ...] = 2
     weights: Annotated[int, Field(gt=0, le=2)] = 1
+    tumor_focus: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 class Training(Frozen):

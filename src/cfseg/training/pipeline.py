@@ -4,8 +4,8 @@ Coarse model on the fully labelled cases; its pseudo-labels complete the others;
 twice on the cases with tumors; the organ model on all cases; the bundle.
 """
 
-import hashlib
 import shutil
+import time
 from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
@@ -22,6 +22,7 @@ from cfseg.errors import UsageError
 from cfseg.io import read_label_map, read_scan
 from cfseg.plan import Role, StagePlan
 from cfseg.recipes.recipe import Recipe, StageTraining, Training
+from cfseg.training.inputs import facts, stage_inputs
 from cfseg.training.pseudo_labels import pseudo_file, read_pseudo_label
 from cfseg.training.steps import Report, Step, is_done, lock, run_steps, seconds_of
 from cfseg.training.workspace import StageFolder, prepare, write_case
@@ -90,14 +91,16 @@ class Pipeline:
         Args:
             stage: leave out what this stage does not need; None keeps all.
         """
-        training = self.training
-        own = {"coarse", "tumor", "organ", "pseudo_label_step"}
-        shared = training.model_dump(mode="json", exclude=own)
-        coarse = self._inputs("coarse", self.coarse_cases) | {"training": shared}
-        step = {"pseudo_label_step": training.pseudo_label_step}
-        labels = coarse | step | {"unfinished": _facts(self.unfinished)}
-        tumor = labels | self._inputs("tumor", self.tumor_cases)
-        organ = labels | self._inputs("organ", self.cases)
+        coarse = self._inputs("coarse", self.coarse_cases)
+        labels = {
+            "teacher": coarse["network"],
+            "checkpoint": self.training.checkpoint,
+            "step": self.training.pseudo_label_step,
+            "cases": facts(self.unfinished),
+        }
+        tumor = self._inputs("tumor", self.tumor_cases, labels)
+        organ = self._inputs("organ", self.cases, labels)
+        whole = {"tumor": tumor, "organ": organ, "recipe": self.recipe.model_dump(mode="json")}
         chain = [
             *self._stage_steps("coarse", self.coarse_cases, coarse),
             Step(
@@ -106,29 +109,33 @@ class Pipeline:
             ),
             *self._stage_steps("tumor", self.tumor_cases, tumor),
             *self._stage_steps("organ", self.cases, organ),
-            Step("bundle", "write the bundle", tumor | organ, self.write_bundle, _nothing, ()),
+            Step("bundle", "write the bundle", whole, self.write_bundle, _nothing, ()),
         ]  # fmt: skip
         return [step for step in chain if stage is None or stage in step.serves]
 
-    def _stage_steps(self, role: Role, cases: Sequence[Case], inputs: dict[str, Any]) -> list[Step]:
+    def _stage_steps(
+        self, role: Role, cases: Sequence[Case], inputs: dict[str, dict[str, Any]]
+    ) -> list[Step]:
         serves: tuple[Role, ...] = ("coarse", "tumor", "organ") if role == "coarse" else (role,)
         about = f"prepare {len(cases)} cases for the {role} model"
         run, clear = partial(self.write_data, role, cases), partial(self._clear_data, role)
-        found = [Step(f"{role}_data", about, inputs, run, clear, serves)]
+        found = [Step(f"{role}_data", about, inputs["data"], run, clear, serves)]
         weights = self._stage(role).weights
         for weight in range(1, weights + 1):
             which = f", weight {weight} of {weights}" if weights > 1 else ""
             found.append(
                 Step(
-                    f"{role}_{weight}", f"train the {role} model{which}", inputs,
+                    f"{role}_{weight}", f"train the {role} model{which}", inputs["network"],
                     partial(self.train, role, weight), partial(self._clear_model, role, weight),
                     serves,
                 )
             )  # fmt: skip
         return found
 
-    def _inputs(self, role: Role, cases: Sequence[Case]) -> dict[str, Any]:
-        return {role: self._stage(role).model_dump(mode="json"), f"{role}_cases": _facts(cases)}
+    def _inputs(
+        self, role: Role, cases: Sequence[Case], labels: dict[str, Any] | None = None
+    ) -> dict[str, dict[str, Any]]:
+        return stage_inputs(self.training, self._stage(role), cases, labels)
 
     def plan(self, stage: Role | None = None) -> list[str]:
         """Return a line for each step: what it does, and whether it was done before."""
@@ -219,7 +226,13 @@ class Pipeline:
         return stage
 
     def _clear_model(self, role: Role, weight: int) -> None:
-        _remove(StageFolder(self.work, role).model(weight))
+        """Put a network of other inputs aside: it may have cost days."""
+        model = StageFolder(self.work, role).model(weight)
+        if model.exists():
+            shelf = self.work / "replaced" / f"{role}_{weight}_{time.strftime('%Y%m%dT%H%M%S')}"
+            shelf.parent.mkdir(parents=True, exist_ok=True)
+            model.replace(shelf)
+            self.report(f"  inputs changed; the network trained before is now {shelf}")
 
     def train(self, role: Role, weight: int) -> None:
         """Train one network with nnU-Net, from its last checkpoint if there is one."""
@@ -264,15 +277,6 @@ class Pipeline:
             },
             "seconds": seconds_of(self.markers, self.steps()[:-1]),
         }
-
-
-def _facts(cases: Sequence[Case]) -> list[list[Any]]:
-    """Return what decides whether data has to be prepared again; scans count by their size."""
-    return [[c.name, sorted(c.annotated), c.image.stat().st_size, _sha256(c.label)] for c in cases]
-
-
-def _sha256(path: Path | None) -> str:
-    return "" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _remove(folder: Path) -> None:

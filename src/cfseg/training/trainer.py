@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -58,7 +59,7 @@ class StageTrainer(nnUNetTrainer):
         self.training, self.role, self.report, self.seed = training, role, report, seed
         self.initial_lr = training.initial_lr
         self.weight_decay = training.weight_decay
-        self.num_epochs = stage.epochs
+        self.num_epochs, self.tumor_focus = stage.epochs, stage.tumor_focus
         self.num_iterations_per_epoch = training.iterations_per_epoch
         self.num_val_iterations_per_epoch = training.validation_iterations_per_epoch
         self.oversample_foreground_percent = training.oversample_foreground
@@ -124,10 +125,12 @@ class StageTrainer(nnUNetTrainer):
     def get_dataloaders(self) -> Any:  # noqa: ANN401 - nnU-Net's loaders
         """Turn elastic deformation on, as the paper's 2.1 lists it and nnU-Net leaves it off."""
         train, validation = super().get_dataloaders()
-        loader = getattr(train, "data_loader", None)
+        loader: Any = getattr(train, "data_loader", None)
         for transform in getattr(getattr(loader, "transforms", None), "transforms", ()):
             if isinstance(transform, SpatialTransform):
                 transform.p_elastic_deform = self.training.elastic_probability
+        if self.tumor_focus:
+            loader.get_bbox = partial(focused_box, loader.get_bbox, self.tumor_focus)
         return train, validation
 
     def on_epoch_start(self) -> None:
@@ -226,6 +229,27 @@ def train_network(
         trainer.load_checkpoint(str(latest))
         report(f"going on after epoch {trainer.current_epoch}")
     trainer.run_training()
+
+
+def focused_box(
+    get_bbox: Callable[..., Any],
+    focus: float,
+    shape: Any,  # noqa: ANN401
+    force_fg: bool,
+    class_locations: dict[Any, Any] | None,
+) -> Any:  # noqa: ANN401
+    """Choose a window as nnU-Net's loader does, but more often one around a tumor.
+
+    Args:
+        get_bbox: the loader's own choice.
+        focus: how often, among the windows centered on a label, it is the tumor.
+        shape: of the case.
+        force_fg: whether the window has to be centered on a label.
+        class_locations: voxels of each label.
+    """
+    wanted = force_fg and class_locations is not None and len(class_locations.get(TUMOR.id, ()))
+    chosen = TUMOR.id if wanted and np.random.uniform() < focus else None  # noqa: NPY002
+    return get_bbox(shape, force_fg, class_locations, chosen)
 
 
 def is_best(scores: Sequence[float], momentum: float = 0.9) -> bool:
