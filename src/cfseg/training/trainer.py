@@ -76,6 +76,12 @@ class StageTrainer(nnUNetTrainer):
         super().load_checkpoint(filename_or_checkpoint)
         self._seed(self.seed + 100_000 * self.current_epoch)
 
+    def initialize(self) -> None:
+        """Build the network, the loss and the optimizer."""
+        super().initialize()
+        if self.device.type == "cpu" and self.training.cpu_precision == "bf16":
+            in_bf16(self.network)
+
     def _build_loss(self) -> Any:  # noqa: ANN401 - nnU-Net's loss
         """Weigh rare labels in the cross-entropy if the recipe says so."""
         loss = super()._build_loss()
@@ -123,12 +129,17 @@ class StageTrainer(nnUNetTrainer):
         return (*found[:3], ())
 
     def get_dataloaders(self) -> Any:  # noqa: ANN401 - nnU-Net's loaders
-        """Turn elastic deformation on, as the paper's 2.1 lists it and nnU-Net leaves it off."""
+        """Augment and sample as the recipe says.
+
+        Elastic deformation is on, as the paper's 2.1 lists it; nnU-Net leaves it off.
+        """
         train, validation = super().get_dataloaders()
         loader: Any = getattr(train, "data_loader", None)
         for transform in getattr(getattr(loader, "transforms", None), "transforms", ()):
             if isinstance(transform, SpatialTransform):
                 transform.p_elastic_deform = self.training.elastic_probability
+                if self.training.label_interpolation == "nearest":
+                    transform.mode_seg = "nearest"
         if self.tumor_focus:
             loader.get_bbox = partial(focused_box, loader.get_bbox, self.tumor_focus)
         return train, validation
@@ -229,6 +240,18 @@ def train_network(
         trainer.load_checkpoint(str(latest))
         report(f"going on after epoch {trainer.current_epoch}")
     trainer.run_training()
+
+
+def in_bf16(network: torch.nn.Module) -> None:
+    """Let a network compute in bf16 on the CPU, with fp32 weights and logits."""
+    forward = network.forward
+
+    def cast(*inputs: torch.Tensor) -> Any:  # noqa: ANN401 - one tensor, or one per resolution
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = forward(*inputs)
+        return logits.float() if torch.is_tensor(logits) else [level.float() for level in logits]
+
+    network.forward = cast  # type: ignore[method-assign]
 
 
 def focused_box(
