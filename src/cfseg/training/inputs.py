@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from cfseg.dataset.cases import Case
-from cfseg.recipes.recipe import StageTraining, Training
+from cfseg.recipes.training import StageTraining, Training
 
 DATA_KEYS = ("batch_size", "batch_dice", "seed", "validation_fraction", "z_margin_slices")
 """Of what the stages share, that which decides their data, plans and splits."""
-LATER_KEYS = ("checkpoint", "coarse_cases", "organ_labels", "pseudo_label_step")
+LATER_KEYS = (
+    "checkpoint", "coarse_cases", "organ_labels", "pseudo_label_step", "keep_at_most",
+    "save_every_epochs", "save_every_minutes", "power_watts", "co2_g_per_kwh",
+)  # fmt: skip
 """Of what the stages share, that which does not decide how a network learns from its data."""
 LOOP_KEYS = ("epochs", "tumor_focus")
 """Of what is a stage's own, that which does not decide its data."""
@@ -32,7 +35,7 @@ def stage_inputs(
     """
     own = stage.model_dump(mode="json")
     own.pop("weights")  # a second weight leaves the first as it is
-    shared = training.model_dump(mode="json", exclude={"coarse", "tumor", "organ"})
+    shared = training.model_dump(mode="json", exclude={"coarse", "tumor", "organ", "teacher"})
     data: dict[str, Any] = {"cases": facts(cases), "labels": labels}
     data |= {key: value for key, value in own.items() if key not in LOOP_KEYS}
     data |= {key: shared[key] for key in DATA_KEYS}

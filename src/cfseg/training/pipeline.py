@@ -21,7 +21,8 @@ from cfseg.dataset.splits import split
 from cfseg.errors import UsageError
 from cfseg.io import read_label_map, read_scan
 from cfseg.plan import Role, StagePlan
-from cfseg.recipes.recipe import Recipe, StageTraining, Training
+from cfseg.recipes.recipe import Recipe
+from cfseg.recipes.training import StageTraining, Training
 from cfseg.training.inputs import facts, stage_inputs
 from cfseg.training.pseudo_labels import pseudo_file, read_pseudo_label
 from cfseg.training.steps import Report, Step, is_done, lock, run_steps, seconds_of

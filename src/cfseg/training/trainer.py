@@ -20,7 +20,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from cfseg.labels import ORGANS, TUMOR
 from cfseg.plan import Role
-from cfseg.recipes.recipe import StageTraining, Training
+from cfseg.recipes.training import StageTraining, Training
 from cfseg.training.workspace import CONFIGURATION, PLANS, StageFolder, enter
 
 BEST = "checkpoint_best.pth"

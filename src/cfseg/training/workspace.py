@@ -23,7 +23,7 @@ from cfseg.geometry import Box, Geometry
 from cfseg.io.source import RAS_TO_ZYX
 from cfseg.labels import LABELS
 from cfseg.plan import Role
-from cfseg.recipes.recipe import StageTraining, Training
+from cfseg.recipes.training import StageTraining, Training
 from cfseg.volume import LabelMap, Volume
 
 CONFIGURATION = "3d_fullres"

@@ -1,0 +1,140 @@
+"""How the networks of a recipe are planned and trained: its ``[training]`` table."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from cfseg.plan import Frozen, PositiveMm, PositiveTriple
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class StageTraining(Frozen):
+    """How one network is planned and trained.
+
+    Attributes:
+        epochs: passes of ``iterations_per_epoch`` batches.
+        patch: (z, y, x) voxels.
+        spacing_mm: (z, y, x); None takes the plan that nnU-Net makes from the data.
+        features: channels per stage; None takes nnU-Net's plan of the whole network.
+        n_conv_encoder: convolutions per encoder stage.
+        n_conv_decoder: convolutions per decoder stage.
+        weights: how many networks are trained from different random initializations.
+        tumor_focus: share of the windows centered on a label that are centered on a tumor; the
+            others take any label, as in nnU-Net.
+    """
+
+    epochs: Count
+    patch: PositiveTriple
+    spacing_mm: tuple[PositiveMm, PositiveMm, PositiveMm] | None = None
+    features: tuple[Count, ...] | None = None
+    n_conv_encoder: Count | tuple[Count, ...] = 2
+    n_conv_decoder: Count | tuple[Count, ...] = 2
+    weights: Annotated[int, Field(gt=0, le=2)] = 1
+    tumor_focus: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class Teacher(StageTraining):
+    """The network that labels organs for the organ model, round by round (FLARE22's winner).
+
+    Round 1 learns from the cases with all organs; each later round learns from all cases, with
+    the labels of the round before. The label maps that change most in the last round are left out.
+
+    Attributes:
+        rounds: how often it is trained and labels all cases.
+        drop_fraction: share of the pseudo-labelled cases that the organ model does not learn
+            from: those with the most changed voxels per labelled voxel between the last rounds.
+    """
+
+    rounds: Annotated[int, Field(ge=1, le=9)] = 2
+    drop_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.038
+
+
+class Training(Frozen):
+    """How the networks of a recipe are trained (paper 3.2, Table 2).
+
+    Attributes:
+        seed: of splits and initializations.
+        batch_size: windows per step.
+        iterations_per_epoch: optimizer steps in an epoch.
+        validation_iterations_per_epoch: validation batches in an epoch.
+        optimizer: ``sgd`` with Nesterov momentum, or ``adamw``.
+        initial_lr: learning rate at the start, after ``warmup_epochs``.
+        momentum: of SGD.
+        weight_decay: of the optimizer.
+        lr_schedule: ``halve`` halves every ``lr_halve_epochs``; ``poly`` is nnU-Net's.
+        lr_halve_epochs: see above.
+        warmup_epochs: the rate rises linearly over so many epochs.
+        mirror: mirror along all axes as augmentation.
+        elastic_probability: of an elastic deformation as augmentation.
+        label_interpolation: how augmentation turns and scales label maps: ``linear`` per label, as
+            nnU-Net does it, or ``nearest``, which costs a tenth of it.
+        batch_dice: the Dice loss counts a batch as one scan, instead of each window by itself.
+        rare_label_exponent: the cross-entropy weighs a label by the inverse of its share of the
+            voxels, to this power; 0 is nnU-Net's, all labels alike.
+        oversample_foreground: share of windows centred on a labelled voxel.
+        cpu_precision: of the network's arithmetic on a CPU; ``bf16`` is nearly twice as fast where
+            the CPU has instructions for it. Weights and losses stay fp32. On a GPU nnU-Net's
+            own mixed precision holds.
+        save_every_epochs: how often a checkpoint to go on from is written.
+        save_every_minutes: and at the latest after so long, in the middle of an epoch too.
+        keep_every_epochs: how often the best weights so far are kept for the selection at the end.
+        keep_at_most: how many kept weights the selection compares; the best by validation stay.
+        validation_fraction: share of the cases held out for validation.
+        checkpoint: which weights go on: the ``best`` on the validation cases by the stage's own
+            measure (organs; for the tumor model, tumor), or the ``final`` ones.
+        coarse_cases: the coarse model learns from the cases without tumor that have ``full``
+            organ labels (the paper's group 6), or from all that have ``all_organs``.
+        pseudo_label_step: distance between windows when the coarse model labels cases.
+        organ_labels: where the organ model's labels come from: the ``coarse`` model, the
+            ``teacher``, or a folder with a label map ``CASE.nii.gz`` of another method.
+        z_margin_slices: slices kept beyond the labelled ones when training scans are cropped.
+        coarse: the coarse model.
+        tumor: the tumor model.
+        organ: the organ model.
+        teacher: of organ labels, where ``organ_labels`` asks for one.
+        power_watts: of the machine under load, for the energy of training.
+        co2_g_per_kwh: of the electricity, for the emissions of training.
+    """
+
+    seed: int = 0
+    batch_size: Count = 2
+    iterations_per_epoch: Count = 250
+    validation_iterations_per_epoch: Count = 50
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    initial_lr: Annotated[float, Field(gt=0)] = 0.01
+    momentum: Fraction = 0.99
+    weight_decay: Annotated[float, Field(ge=0)] = 3e-5
+    lr_schedule: Literal["halve", "poly"] = "halve"
+    lr_halve_epochs: Count = 200
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    mirror: bool = False
+    elastic_probability: Annotated[float, Field(ge=0, le=1)] = 0.2
+    label_interpolation: Literal["linear", "nearest"] = "linear"
+    batch_dice: bool = False
+    rare_label_exponent: Annotated[float, Field(ge=0, le=1)] = 0.0
+    oversample_foreground: Annotated[float, Field(ge=0, le=1)] = 0.33
+    cpu_precision: Literal["fp32", "bf16"] = "fp32"
+    save_every_epochs: Count = 1
+    save_every_minutes: Annotated[float, Field(gt=0)] = 10.0
+    keep_every_epochs: Count = 50
+    keep_at_most: Count = 5
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    checkpoint: Literal["best", "final"] = "best"
+    coarse_cases: Literal["full", "all_organs"] = "full"
+    pseudo_label_step: Fraction = 0.5
+    organ_labels: Annotated[str, Field(min_length=1)] = "coarse"
+    z_margin_slices: Annotated[int, Field(ge=0)] = 10
+    coarse: StageTraining
+    tumor: StageTraining
+    organ: StageTraining
+    teacher: Teacher | None = None
+    power_watts: Annotated[float, Field(gt=0)] = 285.0
+    co2_g_per_kwh: Annotated[float, Field(gt=0)] = 475.0
+
+    @model_validator(mode="after")
+    def _teacher_is_described(self) -> Self:
+        if self.organ_labels == "teacher" and self.teacher is None:
+            raise ValueError("organ_labels is 'teacher', so a [training.teacher] table is needed")
+        return self
