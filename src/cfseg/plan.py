@@ -33,12 +33,21 @@ class Intensity(Frozen):
         upper: 99.5th percentile of the foreground, HU.
         mean: of the foreground, HU.
         std: of the foreground, HU.
+        clamp_hu: limits to which the whole scan is clamped as it is read; None for air alone.
+            The authors' released code clamps to +-325 HU.
     """
 
     lower: float
     upper: float
     mean: float
     std: Annotated[float, Field(gt=0)]
+    clamp_hu: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _limits_in_order(self) -> Self:
+        if self.clamp_hu is not None and self.clamp_hu[0] >= self.clamp_hu[1]:
+            raise ValueError("clamp_hu is [lower, upper] with lower < upper")
+        return self
 
 
 class Resampling(Frozen):

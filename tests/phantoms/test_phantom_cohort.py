@@ -171,3 +171,17 @@ def test_command(tmp_path: Path, calls: list[int]) -> None:
     assert result.exit_code == 0, result.output
     assert len(list((tmp_path / "made" / "imagesTr").glob("*_0000.nii.gz"))) == 2
     assert len(list((tmp_path / "made" / "test" / "imagesTr").glob("*_0000.nii.gz"))) == 1
+
+
+def test_a_small_cohort_may_ask_for_more_full_cases():
+    patterns = assign_patterns(120, 0, full=10)
+    assert len(patterns) == 120
+    assert patterns.count(ORGAN_IDS) == 10
+    others = [p for p in patterns if p != ORGAN_IDS]
+    assert others.count(()) == round(110 * 1800 / 3781)
+    assert assign_patterns(4000, 0, full=10) == assign_patterns(4000, 0)
+
+
+def test_full_cases_alone_are_no_cohort():
+    with pytest.raises(UsageError, match="leave none"):
+        assign_patterns(20, 0, full=18)

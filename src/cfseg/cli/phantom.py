@@ -24,6 +24,9 @@ def phantom(
     groups: Annotated[
         bool, typer.Option("--groups", help="Label them as in the paper: 6 groups, most in part.")
     ] = False,
+    full: Annotated[
+        int, typer.Option(min=0, help="With --groups: at least so many with all organs, no tumor.")
+    ] = 0,
     selection: Annotated[int, typer.Option(min=0, help="Full cases in OUT/selection.")] = 0,
     test: Annotated[int, typer.Option(min=0, help="Full cases in OUT/test.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
@@ -40,7 +43,7 @@ def phantom(
     from cfseg.phantoms.cohort import plan, write_cohort
 
     console = Console(stderr=True, quiet=quiet)
-    total = len(plan(out, cases, seed, groups=groups, selection=selection, test=test))
+    total = len(plan(out, cases, seed, groups=groups, full=full, selection=selection, test=test))
     bar = iter(track(range(total), "phantoms", console=console, disable=quiet))
 
     def step(_done: int, _of: int) -> None:
@@ -48,7 +51,7 @@ def phantom(
 
     step(0, total)
     write_cohort(
-        out, cases, seed, spacing.value, groups=groups, selection=selection, test=test,
-        progress=step,
+        out, cases, seed, spacing.value, groups=groups, full=full, selection=selection,
+        test=test, progress=step,
     )  # fmt: skip
     console.print(f"{total} phantoms in {out}", highlight=False, soft_wrap=True)

@@ -1,8 +1,5 @@
 """Which prediction belongs to which reference, and both as arrays on the reference's axes."""
 
-# nibabel ships types but leaves many methods without.
-# mypy: allow-untyped-calls
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,9 +4,6 @@ pydicom reads, highdicom gives the affine; the geometry is judged in :mod:`cfseg
 Readers that take what they find turn a missing slice, a tilt or a localizer into a wrong spacing.
 """
 
-# nibabel ships types but leaves many methods without.
-# mypy: allow-untyped-calls
-
 import hashlib
 import warnings
 from collections import defaultdict

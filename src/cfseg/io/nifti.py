@@ -1,8 +1,5 @@
 """NIfTI files in: the header is judged before memory is asked for, the data to its last byte."""
 
-# nibabel ships types but leaves many methods without.
-# mypy: allow-untyped-calls
-
 import hashlib
 import math
 import zlib

@@ -5,9 +5,6 @@ nibabel's affines map a stored index to millimetres in RAS (x right, y front, z 
 way back is exact; what rotation is left stays in the affine.
 """
 
-# nibabel ships types but leaves many methods without.
-# mypy: allow-untyped-calls
-
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 

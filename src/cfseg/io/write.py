@@ -1,8 +1,5 @@
 """Label maps out: onto the input's own grid, under a temporary name, checked, then renamed."""
 
-# nibabel ships types but leaves many methods without.
-# mypy: allow-untyped-calls
-
 import errno
 import os
 import uuid
@@ -40,7 +37,8 @@ def label_image(label_map: LabelMap, source: SourceGrid) -> nib.Nifti1Image:
     header.extensions.append(Nifti1Extension(_XML_CODE, _label_xml()))
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     # The header's own affine: anything else would make nibabel write qform and sform anew.
-    return kind(to_source_array(label_map, source), header.get_best_affine(), header)
+    affine = header.get_best_affine()  # type: ignore[no-untyped-call]
+    return kind(to_source_array(label_map, source), affine, header)
 
 
 def write_label_map(path: Path, label_map: LabelMap, source: SourceGrid) -> None:

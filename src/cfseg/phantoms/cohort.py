@@ -65,6 +65,7 @@ def write_cohort(
     spacing: Spacing = "3mm",
     *,
     groups: bool = False,
+    full: int = 0,
     selection: int = 0,
     test: int = 0,
     progress: Progress | None = None,
@@ -77,6 +78,8 @@ def write_cohort(
         seed: of the cohort.
         spacing: ``3mm`` or ``row``, see :class:`PhantomSpec`.
         groups: label the cases as in the paper's 2.1: unlabelled, partial, full, tumor.
+        full: with ``groups``, at least so many cases of group 6, all organs and no tumor; a small
+            cohort has too few of them to train a coarse model.
         selection: fully labelled cases in ``out/selection``.
         test: fully labelled cases in ``out/test``.
         progress: see :data:`Progress`.
@@ -85,14 +88,14 @@ def write_cohort(
         ``out``.
 
     Raises:
-        UsageError: the folder holds a cohort made with other values.
+        UsageError: the folder holds a cohort made with other values, or ``full`` is too much.
         ResourceError: the disk refuses.
     """
     values = {"cases": cases, "seed": seed, "spacing": spacing, "groups": groups}
-    values |= {"selection": selection, "test": test}
+    values |= {"selection": selection, "test": test} | ({"full": full} if full else {})
     try:
         _claim(out, values)
-        jobs = plan(out, cases, seed, groups=groups, selection=selection, test=test)
+        jobs = plan(out, cases, seed, groups=groups, full=full, selection=selection, test=test)
         for done, job in enumerate(jobs):
             _write_case(job, seed, spacing)
             if progress is not None:
@@ -104,10 +107,17 @@ def write_cohort(
 
 
 def plan(
-    out: Path, cases: int, seed: int, *, groups: bool, selection: int = 0, test: int = 0
+    out: Path,
+    cases: int,
+    seed: int,
+    *,
+    groups: bool,
+    full: int = 0,
+    selection: int = 0,
+    test: int = 0,
 ) -> list[Job]:
     """Return the cases of a cohort: which are annotated how."""
-    patterns = assign_patterns(cases, seed) if groups else [None] * cases
+    patterns = assign_patterns(cases, seed, full) if groups else [None] * cases
     jobs = []
     for index, pattern in enumerate(patterns):
         tumor = None if pattern is None or not pattern else TUMOR.id in pattern
@@ -122,21 +132,36 @@ def plan(
     return jobs
 
 
-def assign_patterns(cases: int, seed: int) -> list[tuple[int, ...]]:
+def assign_patterns(cases: int, seed: int, full: int = 0) -> list[tuple[int, ...]]:
     """Return each case's annotated labels, in the proportions of the paper's groups.
 
     The four groups get whole cases by largest remainders, every group at least one where there
-    are eight cases or more; within a group the same holds for its patterns.
+    are eight cases or more; within a group the same holds for its patterns. The full group gets
+    ``full`` cases if that is more, and the others share the rest.
+
+    Raises:
+        UsageError: ``full`` leaves nothing for the other groups.
     """
     counts = {group: sum(n for _, n in patterns) for group, patterns in PATTERNS.items()}
-    sizes = apportion(list(counts.values()), cases, at_least=1 if cases >= 8 else 0)
     found: list[tuple[int, ...]] = []
-    for group, size in zip(counts, sizes, strict=True):
+    for group, size in _sizes(counts, cases, full).items():
         weights = [n for _, n in PATTERNS[group]]
         for (pattern, _), number in zip(PATTERNS[group], apportion(weights, size), strict=True):
             found += [pattern] * number
     order = np.random.default_rng([seed, 77]).permutation(len(found))
     return [found[i] for i in order]
+
+
+def _sizes(counts: dict[str, int], cases: int, full: int) -> dict[str, int]:
+    if full and full > cases - (len(counts) - 1):
+        raise UsageError(f"{full} full cases of {cases} leave none for the other groups")
+    at_least = 1 if cases >= 8 else 0
+    sizes = dict(zip(counts, apportion(list(counts.values()), cases, at_least), strict=True))
+    if sizes["full"] >= full:
+        return sizes
+    others = {group: n for group, n in counts.items() if group != "full"}
+    shared = apportion(list(others.values()), cases - full, at_least)
+    return sizes | {"full": full} | dict(zip(others, shared, strict=True))
 
 
 def apportion(weights: list[int], total: int, at_least: int = 0) -> list[int]:

@@ -10,13 +10,17 @@ AIR_HU = -1024.0
 """Scanners mark voxels outside the field of view with less than this; air is never below it."""
 
 
-def clamp_to_air(hu: npt.NDArray[np.float32]) -> None:
-    """Raise all values below :data:`AIR_HU` to it, in place.
+def clamp(hu: npt.NDArray[np.float32], intensity: Intensity) -> None:
+    """Raise all values below :data:`AIR_HU` to it, or clamp to the plan's own limits; in place.
+
+    It has to come before resampling: a spline rings next to padding of -3024 HU.
 
     Args:
         hu: (Z, Y, X) in HU.
+        intensity: the plan's values.
     """
-    torch.from_numpy(hu).clamp_(min=AIR_HU)
+    lower, upper = intensity.clamp_hu or (AIR_HU, None)
+    torch.from_numpy(hu).clamp_(lower, upper)
 
 
 def normalize(hu: npt.NDArray[np.float32], intensity: Intensity) -> None:

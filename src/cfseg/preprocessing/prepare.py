@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 
 from cfseg.geometry import Geometry, Triple, TripleMm
 from cfseg.plan import Resampling, StagePlan
-from cfseg.preprocessing.intensity import clamp_to_air, normalize
+from cfseg.preprocessing.intensity import clamp, normalize
 from cfseg.preprocessing.resample import (
     axis_matrix,
     corner_matrix,
@@ -51,7 +51,7 @@ def prepare(volume: Volume, plan: StagePlan) -> Prepared:
     """
     hu = volume.hu.transpose(plan.transpose)
     array = np.array(hu, dtype=np.float32, order="C")  # always a copy: it is changed in place
-    clamp_to_air(array)
+    clamp(array, plan.intensity)
     if plan.resampling.normalize_first:
         normalize(array, plan.intensity)
     array = _to_network_grid(array, volume.geometry, plan)
