@@ -9,7 +9,10 @@ from typer.testing import CliRunner
 from cfseg.cli.root import app
 
 ROOT = Path(__file__).parents[2]
-VERBS = ("predict", "evaluate", "demo", "phantom", "train", "bundle")
+VERBS = (
+    "predict", "evaluate", "demo", "phantom", "train", "bundle", "ablate", "dataset",
+    "pseudo-label",
+)  # fmt: skip
 
 
 def run(code: str) -> str:

@@ -1,6 +1,10 @@
 """``cfseg train``: what it prints and refuses. That it trains is tested in tests/training."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -8,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cfseg.cli import app
-from cfseg.errors import UsageError
+from cfseg.errors import CfsegError, UsageError
 from cfseg.labels import ORGAN_IDS
 
 
@@ -35,12 +39,18 @@ def test_dry_run_prints_the_steps_and_writes_nothing(cohort):
     result = run(cohort, "-o", cohort / "work", "--recipe", "paper", "--dry-run")
     assert result.exit_code == 0
     assert result.output.splitlines() == [
-        "coarse_data: prepare 10 cases for the coarse model",
+        "coarse_data: prepare 10 of 20 cases for the coarse model",
         "coarse_1: train the coarse model",
         "pseudo_labels: pseudo-label 10 cases",
-        "tumor_data: prepare 5 cases for the tumor model",
+        "tumor_data: prepare 5 of 20 cases for the tumor model",
         "tumor_1: train the tumor model, weight 1 of 2",
         "tumor_2: train the tumor model, weight 2 of 2",
+        "teacher_1_data: prepare 15 of 20 cases for the teacher, round 1",
+        "teacher_1: train the teacher, round 1",
+        "teacher_1_labels: pseudo-label 10 cases with the teacher, round 1",
+        "teacher_2_data: prepare 20 cases for the teacher, round 2",
+        "teacher_2: train the teacher, round 2",
+        "teacher_2_labels: pseudo-label 10 cases with the teacher, round 2",
         "organ_data: prepare 20 cases for the organ model",
         "organ_1: train the organ model",
         "bundle: write the bundle",
@@ -51,7 +61,7 @@ def test_dry_run_prints_the_steps_and_writes_nothing(cohort):
 def test_set_overrides_the_recipe(cohort):
     set_ = "training.coarse_cases=all_organs"
     result = run(cohort, "-o", cohort / "w", "--recipe", "paper", "--set", set_, "--dry-run")
-    assert "prepare 15 cases for the coarse model" in result.output
+    assert "prepare 15 of 20 cases for the coarse model" in result.output
 
 
 def test_a_stage_alone(cohort):
@@ -79,6 +89,100 @@ def test_without_nnunet_it_says_what_to_install(cohort, monkeypatch):
     result = run(cohort, "-o", cohort / "w", "--recipe", "paper")
     assert isinstance(result.exception, UsageError)
     assert "cfseg[train]" in result.exception.message
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--gpus", "3", "--device", "cpu"], "a batch of 2 cannot be shared evenly"),
+        (["--init", "nowhere"], "nowhere is not a bundle"),
+        (["--organ-labels", "nowhere"], "there is no folder nowhere"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_done(cohort, options, message):
+    pytest.importorskip("nnunetv2", reason="training needs cfseg[train]")
+    result = run(cohort, "-o", cohort / "w", "--recipe", "paper", *options)
+    assert isinstance(result.exception, CfsegError)
+    assert message in result.exception.message
+    assert not (cohort / "w").exists()
+
+
+def test_a_selection_set_and_other_organ_labels_change_the_steps(cohort):
+    options = ["--recipe", "paper", "--organ-labels", "coarse", "--selection-set", cohort]
+    lines = run(cohort, "-o", cohort / "w", *options, "--dry-run").output.splitlines()
+    assert not any("teacher" in line for line in lines)
+    assert lines[-2] == "selection: rank the kept weights on 20 cases"
+
+
+def test_organ_labels_of_another_method_are_the_recipes_key(cohort, tmp_path, monkeypatch):
+    from cfseg.cli.train import _given
+
+    monkeypatch.chdir(tmp_path)
+    assert _given(None) == []
+    assert _given("teacher") == ["training.organ_labels=teacher"]
+    assert _given("labelsTr") == [f"training.organ_labels={tmp_path / 'labelsTr'}"]
+
+
+def test_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
+    from cfseg.cli.train import _Log
+
+    with _Log(tmp_path / "w" / "train.log") as log:
+        log("one line")
+        log.progress("coarse_1", 1, 2)
+    shown = capsys.readouterr().err
+    assert shown.endswith(" one line\n")
+    assert (tmp_path / "w" / "train.log").read_text() == shown
+
+
+def test_a_bar_with_the_time_left_on_a_terminal(tmp_path, capsys, monkeypatch):
+    from cfseg.cli.train import _Log
+
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with _Log(tmp_path / "train.log") as log:
+        log.progress("coarse_1", 1, 4)
+        log.progress("coarse_1", 4, 4)
+        log.progress("tumor_1", 1, 4)
+        log("a line")
+        found = {task.description: task for task in log.bar.tasks}
+    assert not found["coarse_1"].visible
+    assert (found["tumor_1"].completed, found["tumor_1"].total) == (1, 4)
+    assert "a line" in capsys.readouterr().err
+
+
+STUCK = """
+import sys, time
+from cfseg import cli
+from cfseg.training import pipeline
+
+def stuck(self, only):
+    sys.stdout.write("ready\\n")
+    sys.stdout.flush()
+    time.sleep(60)
+
+pipeline.Pipeline.run = stuck
+sys.argv = ["cfseg", "train", *sys.argv[1:]]
+cli.main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_any_step_with_its_code_and_without_a_traceback(cohort, number, code):
+    pytest.importorskip("nnunetv2", reason="training needs cfseg[train]")
+    command = [sys.executable, "-c", STUCK, str(cohort), "-o", str(cohort / "w")]
+    with subprocess.Popen(
+        [*command, "--recipe", "paper"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "Traceback" not in errors
+    assert "cfseg: stopped; what is finished is kept" in errors
 
 
 def _save(image, path):

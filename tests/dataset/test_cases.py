@@ -4,8 +4,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from cfseg.dataset.cases import group, phantom_notice, read_cases
-from cfseg.errors import UsageError
+from cfseg.dataset.cases import (
+    Case,
+    each,
+    phantom_notice,
+    read_cases,
+    read_labels,
+    voxel_counts,
+)
+from cfseg.dataset.groups import group
+from cfseg.errors import InputError, UsageError
 from cfseg.labels import ORGAN_IDS
 
 
@@ -64,6 +72,64 @@ def test_phantoms_bring_their_notice(cohort):
     assert phantom_notice(cohort) == ""
     (cohort / "cohort.json").write_text("{}")
     assert "synthetic" in phantom_notice(cohort)
+
+
+def test_phantoms_bring_their_notice_through_a_manifest_elsewhere(cohort, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "manifest.json"
+    elsewhere.write_text(json.dumps({"a": {"image": str(cohort / "imagesTr/a_0000.nii.gz")}}))
+    assert phantom_notice(elsewhere) == ""
+    (cohort / "cohort.json").write_text("{}")
+    assert "synthetic" in phantom_notice(elsewhere)
+
+
+def test_labels_are_read_in_flare_order(tmp_path):
+    ids = np.array([0, 1, 2, 7], np.uint8).repeat(16).reshape(4, 4, 4)
+    _save(tmp_path / "a" / "x.nii.gz", ids)
+    case = Case("x", tmp_path, tmp_path / "a/x.nii.gz", frozenset(), label_map={1: 3, 2: 14, 7: 0})
+    counts = voxel_counts(read_labels(case).ids)
+    assert {int(i): int(counts[i]) for i in np.flatnonzero(counts)} == {0: 32, 3: 16, 14: 16}
+
+
+@pytest.mark.parametrize("label_map", [None, {1: 1}])
+def test_a_value_that_means_nothing_is_refused(tmp_path, label_map):
+    ids = np.zeros((4, 4, 4), np.uint8)
+    ids[0, 0, :3] = 15
+    _save(tmp_path / "a" / "x.nii.gz", ids)
+    case = Case("x", tmp_path, tmp_path / "a/x.nii.gz", frozenset(), label_map=label_map)
+    with pytest.raises(InputError, match=r"15 \(3 voxels\)") as error:
+        read_labels(case)
+    assert error.value.code == "E_LABELS"
+
+
+def test_an_unlabelled_case_has_no_labels_to_read(tmp_path):
+    with pytest.raises(ValueError, match="no label map"):
+        read_labels(Case("x", tmp_path, None, frozenset()))
+
+
+def test_an_absent_organ_counts_as_annotated(cohort):
+    (cohort / "manifest.json").write_text(
+        json.dumps({"a": [], "b": [1, 2], "c": {"absent": [9]}, "d": [1, 14]})
+    )
+    _save(cohort / "labelsTr/c.nii.gz", _with(set(ORGAN_IDS) - {9}))
+    case = next(c for c in read_cases(cohort) if c.name == "c")
+    assert case.has_all_organs
+    assert case.absent == {9}
+    assert case.perhaps_absent is None
+
+
+def test_one_missing_organ_is_flagged(cohort):
+    _write(cohort, {"a": [], "b": [1, 2], "c": [i for i in ORGAN_IDS if i != 9], "d": [1, 14]})
+    assert [c.perhaps_absent for c in read_cases(cohort)] == [None, None, 9, None]
+
+
+def test_each_keeps_the_order():
+    assert list(each(lambda n: n * n, range(50), workers=3)) == [n * n for n in range(50)]
+
+
+def _with(ids):
+    found = np.zeros(64, np.uint8)
+    found[: len(ids)] = sorted(ids)
+    return found.reshape(4, 4, 4)
 
 
 def _write(folder, manifest):

@@ -145,3 +145,31 @@ def test_progress_is_told_for_each_stage() -> None:
     )
     assert {name for name, _, _ in seen} == {"coarse", "tumor_1", "tumor_2", "organ"}
     assert all(1 <= done <= of for _, done, of in seen)
+
+
+def test_what_networks_said_is_not_predicted_again() -> None:
+    volume = scan(SHAPE, {1: [LIVER], 3: [SPLEEN], 14: [TUMOR]})
+    stages, memory = all_stages(organ=(3,)), {}
+    first = segment_volume(volume, stages, Cascade(), memory=memory)
+    seen: list[str] = []
+    again = segment_volume(volume, stages, Cascade(), lambda name, *_: seen.append(name), memory)
+    assert seen == []
+    assert (again.label_map.ids == first.label_map.ids).all()
+
+
+@pytest.mark.parametrize("merge", ["union", "mean"])
+def test_cascades_of_one_memory_are_what_each_is_alone(merge: str) -> None:
+    volume = scan(SHAPE, {1: [LIVER], 3: [SPLEEN], 14: [TUMOR]})
+    full, memory = all_stages(tumor_1=(14,), tumor_2=(3,), organ=(1,)), {}
+    one = Stages(full.coarse, full.tumor[:1], full.organ)
+    rows = [(full, "coarse"), (one, "coarse,tumor"), (full, "coarse,tumor"),
+            (one, "coarse,tumor,organ"), (full, "coarse,tumor,organ")]  # fmt: skip
+    for stages, roles in rows:
+        organ = "mean" if merge == "mean" else "weight2"
+        cascade = Cascade.model_validate(
+            {"stages": roles, "merge": {"tumor": merge, "organ": organ}}
+        )
+        shared = segment_volume(volume, stages, cascade, memory=memory)
+        alone = segment_volume(volume, stages, cascade)
+        assert (shared.label_map.ids == alone.label_map.ids).all()
+        assert shared.region == alone.region

@@ -72,16 +72,19 @@ GIVEN = {
     "stages", "gaussian", "mirror", "ignore", "labels", "rule", "batch_size", "optimizer",
     "initial_lr", "momentum", "lr_schedule", "lr_halve_epochs", "validation_fraction",
     "coarse_cases", "organ_labels", "z_margin_slices", "epochs", "patch", "weights",
-    "save_every_epochs",
+    "keep_every_epochs", "checkpoint",
 }  # fmt: skip
 
 
 def test_what_the_paper_does_not_give_is_marked():
-    lines = text("paper").partition("[cascade]")[2].splitlines()
-    values = [line for line in lines if re.match(r"\w+ = ", line)]
+    own, _, teacher = text("paper").partition("[cascade]")[2].partition("[training.teacher]")
+    values = [line for line in own.splitlines() if re.match(r"\w+ = ", line)]
     assert len(values) > 40
     for line in values:
         assert (line.split(" = ")[0] in GIVEN) != ("not in the paper" in line), line
+    teachers = [line for line in teacher.splitlines() if re.match(r"\w+ = ", line)]
+    assert len(teachers) > 5
+    assert all("not in the paper" in line for line in teachers)
 
 
 def test_paper_says_every_value_that_a_cascade_has():
@@ -160,3 +163,40 @@ def test_a_value_out_of_range_is_refused(override):
 
 def test_a_recipe_needs_no_more_than_a_name():
     assert Recipe(name="mine").cascade.stages == ("coarse", "tumor", "organ")
+
+
+SCALED = {"patch", "features", "strides", "spacing_mm", "epochs"}
+SCALED_SHARED = {
+    "iterations_per_epoch", "validation_iterations_per_epoch", "lr_halve_epochs",
+    "keep_every_epochs", "cpu_precision",
+}  # fmt: skip
+
+
+def test_paper_small_differs_from_paper_in_size_alone():
+    small, paper = load("paper-small"), PAPER
+    assert small.cascade == paper.cascade
+    stages = {"coarse", "tumor", "organ", "teacher"}
+    assert small.training.model_dump(exclude=SCALED_SHARED | stages) == paper.training.model_dump(
+        exclude=SCALED_SHARED | stages
+    )
+    for name in stages:
+        ours, theirs = getattr(small.training, name), getattr(paper.training, name)
+        assert ours.model_dump(exclude=SCALED) == theirs.model_dump(exclude=SCALED)
+
+
+def test_paper_small_scales_all_intervals_alike():
+    small, paper = load("paper-small").training, PAPER.training
+    ratios = {
+        getattr(paper, stage).epochs / getattr(small, stage).epochs
+        for stage in ("coarse", "tumor", "organ")
+    }
+    ratios |= {
+        paper.lr_halve_epochs / small.lr_halve_epochs,
+        paper.keep_every_epochs / small.keep_every_epochs,
+    }
+    assert ratios == {25}
+
+
+def test_a_teacher_has_to_be_described():
+    with pytest.raises(UsageError, match="needed"):
+        load("demo", ("training.organ_labels=teacher",))

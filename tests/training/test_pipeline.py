@@ -9,6 +9,7 @@ import pytest
 import tiny_cohort
 
 from cfseg.errors import UsageError
+from cfseg.io import read_scan
 from cfseg.training.pipeline import Pipeline
 from cfseg.training.workspace import StageFolder
 
@@ -28,7 +29,9 @@ def test_the_bundle_has_four_networks_and_predicts(trained):
     manifest = segmenter.manifest
     assert [entry.name for entry in manifest.stages] == ["coarse", "tumor_1", "tumor_2", "organ"]
     assert manifest.notice == "tiny"
-    assert manifest.provenance["cases"]["pseudo_labelled"] == 4
+    cases = manifest.provenance["cases"]
+    assert (cases["all"], cases["pseudo_labelled"], cases["organ"]) == (6, 4, 5)
+    assert (trained.pipeline.work / "cost.json").exists()
     found = segmenter.segment(trained.dataset / "imagesTr" / "full_a_0000.nii.gz")
     assert found.label_map.ids.shape == (tiny_cohort.EDGE,) * 3
 
@@ -37,22 +40,27 @@ def test_the_paper_decides_which_cases_teach_which_model(trained):
     work = trained.pipeline.work
     assert StageFolder(work, "coarse").cases() == ["full_a", "full_b"]
     assert StageFolder(work, "tumor").cases() == ["tumor_a", "tumor_b"]
-    assert StageFolder(work, "organ").cases() == sorted(tiny_cohort.ANNOTATED)
+    assert StageFolder(work, "organ", 1).cases() == ["full_a", "full_b", "tumor_a"]
+    assert StageFolder(work, "organ", 2).cases() == sorted(tiny_cohort.ANNOTATED)
+    dropped = json.loads((work / "teacher" / "changes.json").read_text())["dropped"]
+    expected = sorted(tiny_cohort.ANNOTATED.keys() - {*dropped})
+    assert (len(dropped), StageFolder(work, "organ").cases()) == (1, expected)
 
 
 def test_all_organs_may_teach_the_coarse_model(trained, tmp_path):
     everything = pipeline(trained, tmp_path, [], coarse_cases="all_organs")
-    assert [c.name for c in everything.coarse_cases] == ["full_a", "full_b", "tumor_a"]
+    assert [c.name for c in everything.curriculum.coarse.cases] == ["full_a", "full_b", "tumor_a"]
 
 
 def test_the_labels_that_each_model_learns(trained):
-    truth = tiny_cohort.blocks()
+    truth, curriculum = tiny_cohort.blocks(), trained.pipeline.curriculum
     by_name = {case.name: case for case in trained.pipeline.cases}
-    for role, tumor in (("tumor", 14), ("organ", 0)):
-        target = trained.pipeline.target(role, by_name["tumor_a"], truth.shape)
+    geometry = read_scan(by_name["tumor_a"].image).volume.geometry
+    for learner, tumor in ((curriculum.tumor, 14), (curriculum.organ, 0)):
+        target = learner.target(by_name["tumor_a"], geometry)
         assert np.array_equal(target[truth < 14], truth[truth < 14])
         assert (target[truth == 14] == 14).all() == (tumor == 14)
-    partial = trained.pipeline.target("organ", by_name["partial"], truth.shape)
+    partial = curriculum.organ.target(by_name["partial"], geometry)
     known = np.isin(truth, tiny_cohort.FIVE)
     assert np.array_equal(partial[known], truth[known])
 
@@ -120,11 +128,18 @@ def test_other_inputs_start_anew_and_the_old_network_is_put_aside(trained, tmp_p
 @pytest.mark.parametrize(
     ("change", "again"),
     [
-        ({"pseudo_label_step": 1.0}, {"pseudo_labels", "tumor", "organ", "bundle"}),
-        ({"z_margin_slices": 1}, {"coarse", "pseudo_labels", "tumor", "organ", "bundle"}),
-        ({"organ": {"epochs": 9}}, {"organ_1", "bundle"}),
-        ({"tumor": {"patch": (32, 16, 16)}}, {"tumor", "bundle"}),
-        ({"tumor": {"weights": 1}}, {"bundle"}),
+        ({"pseudo_label_step": 1.0}, "pseudo tumor teacher organ bundle"),
+        ({"z_margin_slices": 1}, "coarse pseudo tumor teacher organ bundle"),
+        ({"organ": {"epochs": 9}}, "organ_1 bundle"),
+        ({"tumor": {"patch": (32, 16, 16)}}, "tumor bundle"),
+        ({"tumor": {"weights": 1}}, "bundle"),
+        ({"teacher": {"drop_fraction": 0.5}}, "organ bundle"),
+        ({"teacher": {"rounds": 1}}, "organ bundle"),
+        (
+            {"teacher": {"epochs": 2}},
+            "teacher_1: teacher_1_labels teacher_2 organ bundle",  # the data of round 1 stay
+        ),
+        ({"organ_labels": "coarse"}, "organ bundle"),
     ],
 )
 def test_only_what_depends_on_a_value_is_done_again(trained, change, again):
@@ -132,23 +147,50 @@ def test_only_what_depends_on_a_value_is_done_again(trained, change, again):
     for key, value in change.items():
         values[key] = values[key] | value if isinstance(value, dict) else value
     for line in pipeline(trained, trained.pipeline.work, [], **values).plan():
-        name = line.partition(":")[0]
-        expected = name in again or name.split("_")[0] in again
+        expected = line.startswith(tuple(again.split()))
         assert line.endswith("(done)") != expected, line
 
 
 def test_a_stage_needs_its_own_steps_only(trained):
     names = [step.name for step in trained.pipeline.steps("organ")]
-    assert names == ["coarse_data", "coarse_1", "pseudo_labels", "organ_data", "organ_1"]
+    rounds = [f"teacher_{n}{part}" for n in (1, 2) for part in ("_data", "", "_labels")]
+    first = ["coarse_data", "coarse_1", "pseudo_labels"]
+    assert names == [*first, *rounds, "organ_data", "organ_1"]
     assert [step.name for step in trained.pipeline.steps("coarse")] == names[:2]
 
 
-def test_the_plan_says_how_many_cases_each_step_has(trained, tmp_path):
+def test_the_plan_says_how_many_cases_each_step_has_and_how_long_it_takes(trained, tmp_path):
     plan = "\n".join(pipeline(trained, tmp_path, []).plan())
-    assert "coarse_data: prepare 2 cases" in plan
+    assert "coarse_data: prepare 2 of 6 cases" in plan
     assert "pseudo_labels: pseudo-label 4 cases" in plan
+    assert "teacher_1_data: prepare 3 of 6 cases for the teacher, round 1" in plan
     assert "organ_data: prepare 6 cases" in plan
     assert "(done)" not in plan
+    assert "train the organ model, about 0.0 h (done)" in "\n".join(trained.pipeline.plan())
+
+
+def test_a_bundle_to_start_from_decides_the_networks(trained, tmp_path):
+    fine = Pipeline(
+        trained.dataset, trained.pipeline.work, tiny_cohort.recipe(), report=print,
+        init=trained.pipeline.bundle,
+    )  # fmt: skip
+    done = [line.partition(":")[0] for line in fine.plan() if line.endswith("(done)")]
+    assert done == ["coarse_data"]
+
+
+def test_the_selection_comes_last_and_decides_the_weights(trained):
+    lines: list[str] = []
+    chosen = Pipeline(
+        trained.dataset, trained.pipeline.work, tiny_cohort.recipe(), device="cpu",
+        report=lines.append, selection_set=trained.dataset,
+    )  # fmt: skip
+    plan = chosen.plan()
+    assert [line for line in plan if not line.endswith("(done)")] == plan[-2:]
+    assert plan[-2] == "selection: rank the kept weights on 6 cases"
+    chosen.select()
+    kept = {chosen.checkpoint_of(*which) for which in (("coarse", 1), ("tumor", 2), ("organ", 1))}
+    assert kept == {"kept/epoch_0001.pth"}
+    assert trained.pipeline.checkpoint_of("organ", 1) == "checkpoint_best.pth"
 
 
 @pytest.mark.parametrize(

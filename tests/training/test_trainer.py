@@ -1,6 +1,8 @@
 import contextlib
 import io
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -30,6 +32,49 @@ def trainer(trained, tmp_path, monkeypatch):
     return made
 
 
+class Run:
+    """The tiny organ model, trained in a workspace of its own with the prepared data."""
+
+    def __init__(self, pipeline, work):
+        from cfseg.training.workspace import StageFolder
+
+        for name in ("nnUNet_raw", "nnUNet_preprocessed"):
+            (work / name).symlink_to(pipeline.work / name)
+        self.folder = StageFolder(work, "organ")
+        self.model, self.bundle = self.folder.model(1), pipeline.bundle
+        self.fold = self.model / "fold_0"
+        self.recipe = pipeline.training
+        self.lines, self.done = [], []
+
+    def __call__(self, *, epochs=2, iterations=3, stop_at=None, number=signal.SIGTERM, **others):
+        from cfseg.training.trainer import train_network
+
+        init = others.pop("init", None)
+        values = {"iterations_per_epoch": iterations, "rare_label_exponent": 0.0}
+        training = self.recipe.model_copy(update=values | others)
+        stage = training.organ.model_copy(update={"epochs": epochs})
+        self.lines.clear()
+        self.done.clear()
+
+        def progress(name, done, total):
+            self.done.append(done)
+            if len(self.done) == stop_at:
+                os.kill(os.getpid(), number)
+
+        train_network(
+            self.folder, 1, training, stage, torch.device("cpu"), self.lines.append,
+            init=init, progress=progress,
+        )  # fmt: skip
+
+    def read(self, name):
+        return torch.load(self.fold / name, weights_only=False)
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return Run(trained.pipeline, tmp_path)
+
+
 def test_the_folder_is_named_so_that_stock_nnunet_opens_it(trainer):
     assert "nnUNetTrainer__nnUNetPlans__3d_fullres" in trainer.output_folder
 
@@ -55,7 +100,7 @@ def test_elastic_deformation_is_on_and_mirroring_off(trainer):
 
 
 def test_windows_around_tumors_are_as_frequent_as_the_recipe_says():
-    from cfseg.training.trainer import focused_box
+    from cfseg.training.windows import focused_box
 
     chosen: list[object] = []
 
@@ -73,22 +118,6 @@ def test_windows_around_tumors_are_as_frequent_as_the_recipe_says():
     assert chosen == [None, None, None]
 
 
-def test_a_checkpoint_broken_off_leaves_the_last_one(trainer, monkeypatch):
-    file = f"{trainer.output_folder}/checkpoint_latest.pth"
-    trainer.save_checkpoint(file)
-
-    def broken(values, target):
-        with open(target, "wb") as stream:  # noqa: PTH123
-            stream.write(b"half")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(torch, "save", broken)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.save_checkpoint(file)
-    trainer.load_checkpoint(file)
-    assert trainer.current_epoch == 1
-
-
 def test_the_tumor_model_is_judged_by_tumor_and_the_others_by_organs(trainer):
     dice = [0.5] * 12 + [float("nan"), 0.9]
     assert trainer._score(dice) == 0.9
@@ -96,20 +125,9 @@ def test_the_tumor_model_is_judged_by_tumor_and_the_others_by_organs(trainer):
     assert trainer._score(dice) == 0.5
 
 
-def test_the_best_is_judged_by_a_moving_average():
-    from cfseg.training.trainer import is_best
-
-    assert is_best([0.5])
-    assert is_best([0.5, 0.6])
-    assert not is_best([0.5, 0.4])
-    assert not is_best([0.9, 0.1, 0.89])  # the average, 0.827, is below 0.9
-    assert is_best([0.5, float("nan"), 0.6])
-    assert is_best([float("nan")])
-
-
 def test_schedules():
     from cfseg.recipes.recipe import load
-    from cfseg.training.trainer import Schedule
+    from cfseg.training.schedule import Schedule
 
     paper = load("paper").training
     halved = Schedule(None, paper, 1500)
@@ -118,3 +136,155 @@ def test_schedules():
     poly = Schedule(None, demo, 10)
     assert poly.rate(0) == 0.005
     assert poly.rate(5) == pytest.approx(0.01 * 0.5**0.9)
+
+
+# -- stopping and going on -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_a_signal_ends_it_after_the_iteration_with_a_checkpoint(run, number, error):
+    with pytest.raises(error) as caught:
+        run(stop_at=2, number=number)
+    if error is SystemExit:
+        assert caught.value.code == 143
+    left = run.read("checkpoint_latest.pth")
+    assert (left["current_epoch"], len(left["cfseg"]["losses"])) == (0, 2)
+    assert "stopped in epoch 1; run it again to go on" in run.lines
+
+
+def test_it_goes_on_in_the_middle_of_an_epoch_with_the_remaining_iterations(run):
+    with pytest.raises(SystemExit):
+        run(stop_at=2)
+    losses = run.read("checkpoint_latest.pth")["cfseg"]["losses"]
+    run()
+    # One iteration of three was left, one validation batch, and another epoch of both.
+    assert run.done == [3, 3, 4, 5, 6, 6]
+    assert run.lines[0] == "going on after epoch 0 and 2 iterations"
+    final = run.read("checkpoint_final.pth")
+    assert {len(values) for values in final["logging"].values()} == {2}
+    first = final["logging"]["train_losses"][0]
+    assert min(losses) - 1 < first < max(losses) + 1
+    assert not list(run.fold.glob("checkpoint_[lp]*"))
+    run()
+    assert (run.done, run.lines) == ([], ["trained before"])
+
+
+def test_a_stop_while_validating_trains_nothing_twice(run):
+    with pytest.raises(SystemExit):
+        run(stop_at=4)
+    run(epochs=1)
+    assert run.done == [3]  # the validation batch alone
+
+
+def test_going_on_has_the_same_weights_rate_and_momentum(run):
+    with pytest.raises(SystemExit):
+        run(stop_at=2)
+    left = run.read("checkpoint_latest.pth")
+    with pytest.raises(SystemExit):
+        run(stop_at=1)
+    gone_on = run.read("checkpoint_previous.pth")
+    for name, weight in left["network_weights"].items():
+        assert torch.equal(weight, gone_on["network_weights"][name])
+    groups = [c["optimizer_state"]["param_groups"][0]["lr"] for c in (left, gone_on)]
+    assert groups[0] == groups[1] == run.recipe.initial_lr
+
+
+def test_a_torn_checkpoint_falls_back_to_the_one_before_it(run):
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            run(stop_at=1)
+    whole = (run.fold / "checkpoint_latest.pth").read_bytes()
+    (run.fold / "checkpoint_latest.pth").write_bytes(whole[: len(whole) // 2])
+    run(epochs=1)
+    assert run.done == [2, 3, 3]
+    assert run.lines[0].startswith("checkpoint_latest.pth cannot be read, going on from the one")
+
+
+def test_without_any_good_checkpoint_it_says_what_to_do(run):
+    from cfseg.errors import ModelError
+
+    run.fold.mkdir(parents=True)
+    (run.fold / "checkpoint_latest.pth").write_bytes(b"half")
+    with pytest.raises(ModelError, match="remove this folder"):
+        run()
+
+
+def test_it_saves_in_the_middle_of_an_epoch_when_it_is_time(run):
+    with pytest.raises(SystemExit):
+        run(stop_at=3, save_every_minutes=1e-9)
+    previous = run.read("checkpoint_previous.pth")
+    assert len(previous["cfseg"]["losses"]) == 2  # of the clock; the latest is the signal's
+
+
+# -- what stays ------------------------------------------------------------------------------
+
+
+def test_a_trained_network_keeps_its_best_weights_and_its_logs(run):
+    from cfseg.bundle.nnunet_v2 import read_model_folder
+    from cfseg.training.cost import read_effort
+    from cfseg.training.keep import kept_checkpoints
+
+    run(epochs=3, keep_every_epochs=1, keep_at_most=2)
+    kept = kept_checkpoints(run.model)
+    assert 1 <= len(kept) <= 2
+    _, weights = read_model_folder(run.model, "organ", checkpoint=kept[0].checkpoint)
+    best = run.read("checkpoint_best.pth")
+    assert best["current_epoch"] == kept[0].epoch
+    assert all(torch.equal(t, best["network_weights"][name]) for name, t in weights.items())
+    contents = torch.load(kept[0].path, weights_only=False)
+    assert contents["trainer_name"] == "nnUNetTrainer"
+    assert contents["init_args"]["configuration"] == "3d_fullres"
+    assert "optimizer_state" not in contents
+    effort = read_effort(run.model)
+    assert (effort.epochs, effort.network, effort.iterations) == (3, "organ_1", 3)
+    assert 0 < effort.epoch_seconds < effort.seconds
+
+
+def test_tensorboard_gets_the_scalars_of_each_epoch(run):
+    pytest.importorskip("tensorboard", reason="logs need TensorBoard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run()
+    events = EventAccumulator(str(run.folder.work / "tensorboard" / "organ_1")).Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {"loss/train", "loss/validation", "lr", "seconds", "pseudo_dice/liver"} <= tags
+    assert [event.step for event in events.Scalars("loss/train")] == [1, 2]
+
+
+# -- fine-tuning -----------------------------------------------------------------------------
+
+
+def test_fine_tuning_starts_from_the_weights_of_the_same_role(run):
+    from cfseg.bundle.bundle import read_manifest, read_weights
+
+    with pytest.raises(SystemExit):
+        run(stop_at=1, init=run.bundle, initial_lr=1e-30)
+    assert run.lines[0].startswith("starting from organ of bundle ")
+    entry = next(e for e in read_manifest(run.bundle).stages if e.role == "organ")
+    wanted = read_weights(run.bundle / entry.weights, entry.sha256)
+    found = run.read("checkpoint_latest.pth")["network_weights"]
+    for name, weight in wanted.items():
+        assert torch.allclose(found[name], weight, atol=1e-12)
+
+
+def test_a_second_weight_starts_from_the_second_network(run):
+    from cfseg.training.finetune import find_start
+
+    names = [find_start(run.bundle, "tumor", weight).name for weight in (1, 2)]
+    assert names == ["tumor_1", "tumor_2"]
+    assert find_start(run.bundle, "organ", 2).name == "organ"
+
+
+def test_a_network_built_differently_is_refused_with_the_keys(run):
+    from cfseg.errors import UsageError
+    from cfseg.networks.build import build_network
+    from cfseg.training.finetune import find_start, start_from
+
+    entry = find_start(run.bundle, "organ", 1)
+    other = entry.plan.architecture.model_copy(update={"features": (4, 6, 10)})
+    plan = entry.plan.model_copy(update={"architecture": other})
+    with pytest.raises(UsageError, match=r"features.*\(4, 6, 8\), here \(4, 6, 10\)") as caught:
+        start_from(build_network(plan), plan, run.bundle, entry)
+    assert "training.organ.features" in caught.value.message

@@ -5,11 +5,14 @@ from typing import Annotated
 import typer
 
 from cfseg import __version__
+from cfseg.cli.ablate import ablate
 from cfseg.cli.bundle import bundle_app
+from cfseg.cli.dataset import dataset_app
 from cfseg.cli.demo import demo
 from cfseg.cli.evaluate import evaluate
 from cfseg.cli.phantom import phantom
 from cfseg.cli.predict import predict
+from cfseg.cli.pseudo_label import pseudo_label
 from cfseg.cli.train import train
 
 app = typer.Typer(
@@ -43,4 +46,7 @@ app.command()(evaluate)
 app.command()(demo)
 app.command()(phantom)
 app.command()(train)
+app.command("pseudo-label")(pseudo_label)
+app.command()(ablate)
 app.add_typer(bundle_app, name="bundle")
+app.add_typer(dataset_app, name="dataset")

@@ -6,11 +6,16 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
 from cfseg.plan import ROLES, Role
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from cfseg.training.pipeline import Pipeline
 
 
 def train(
@@ -31,7 +36,22 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override, as in training.seed=3."),
     ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(help="Bundle whose weights the networks start from (fine-tuning)."),
+    ] = None,
+    organ_labels: Annotated[
+        str | None,
+        typer.Option(help="coarse, teacher, or a folder with CASE.nii.gz of another method."),
+    ] = None,
+    selection_set: Annotated[
+        Path | None,
+        typer.Option(help="Fully labelled cohort on which the kept weights are ranked."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    gpus: Annotated[
+        int, typer.Option(min=1, help="GPUs that share each batch; on a CPU, processes.")
+    ] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
     notice: Annotated[
         str | None, typer.Option(help="To be said with every output [default: for phantoms only].")
@@ -42,7 +62,8 @@ def train(
 
     Coarse model on the fully labelled cases; its pseudo-labels complete the others; tumor model
     twice; organ model; bundle. manifest.json says what is annotated: {case: [label ids]}, [] for
-    an unlabelled case. Run it again to go on after a stop. OUT/train.log keeps the progress.
+    an unlabelled case. Run it again to go on after a stop: at most ten minutes of training are
+    lost. OUT/train.log keeps the progress, OUT/tensorboard the curves, OUT/cost.md what it cost.
 
     Example: cfseg train cohort -o work --recipe demo
     """
@@ -52,15 +73,20 @@ def train(
     from cfseg.recipes.recipe import load
     from cfseg.training.pipeline import Pipeline
 
-    overrides = tuple(set_ or ())
+    overrides = (*_given(organ_labels), *(set_ or ()))
+    log = _Log(out / "train.log")
     pipeline = Pipeline(
         dataset,
         out,
         load(recipe, overrides),
         device=device,
-        report=_Log(out / "train.log"),
+        report=log,
         provenance={"command": _command(recipe, overrides), "cfseg": __version__},
         notice=phantom_notice(dataset) if notice is None else notice,
+        init=init,
+        processes=gpus,
+        selection_set=selection_set,
+        progress=log.progress,
     )
     only = _role(stage)
     if dry_run:
@@ -68,24 +94,83 @@ def train(
         return
     if importlib.util.find_spec("nnunetv2") is None:
         raise UsageError("training needs nnU-Net; install it with: pip install 'cfseg[train]'")
+    _check_gpus(pipeline, gpus, device)
     _use_threads(threads)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), log:
         warnings.simplefilter("ignore")  # nnU-Net's libraries warn at every turn
         pipeline.run(only)
+    _print_cost(pipeline)
 
 
 class _Log:
-    """Plain lines with the time of day, on the console and in a file."""
+    """Plain lines with the time of day, on the console and in a file.
+
+    On a terminal a bar with the time left stands below the lines.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.bar: Progress | None = None
+        self.tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+            self.bar = Progress(*columns, console=Console(stderr=True))
+            self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
 
     def __call__(self, line: str) -> None:
         text = f"{time.strftime('%H:%M:%S')} {line}\n"
-        sys.stderr.write(text)
+        if self.bar is None:
+            sys.stderr.write(text)
+        else:
+            self.bar.console.out(text, end="", highlight=False)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(text)
+
+    def progress(self, name: str, done: int, total: int) -> None:
+        """Move the bar of what is going on; what is finished gets none."""
+        if self.bar is None:
+            return
+        if name not in self.tasks:
+            for task in self.tasks.values():
+                self.bar.update(task, visible=False)
+            self.tasks[name] = self.bar.add_task(name, total=total, completed=done)
+        self.bar.update(self.tasks[name], completed=done, total=total, visible=done < total)
+
+
+def _given(organ_labels: str | None) -> list[str]:
+    """Return an option as what it overrides in the recipe."""
+    if organ_labels is None:
+        return []
+    is_folder = Path(organ_labels).is_dir()
+    value = Path(organ_labels).resolve() if is_folder else organ_labels
+    return [f"training.organ_labels={value}"]
+
+
+def _check_gpus(pipeline: "Pipeline", gpus: int, device: str) -> None:
+    """Refuse a number of GPUs now, not after hours of preparation."""
+    if gpus > 1:
+        from cfseg.networks.device import find_device
+        from cfseg.training.distributed import check_processes
+
+        check_processes(pipeline.training.batch_size, gpus, find_device(device))
+
+
+def _print_cost(pipeline: "Pipeline") -> None:
+    from cfseg.training.cost import write_cost
+
+    typer.echo(write_cost(pipeline.work, pipeline.training))
 
 
 def _role(stage: str | None) -> Role | None:

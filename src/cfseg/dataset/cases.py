@@ -1,25 +1,36 @@
-"""A FLARE-like cohort: which scans there are, and which labels are annotated in each.
+"""A cohort's cases: which scans there are, and which labels are annotated in each.
 
 Annotated is not the same as present: a case may lack a gallbladder although all organs are
 annotated. The manifest says which labels are annotated; without one, those that are present are.
+An organ that the manifest calls absent counts as annotated: it is known not to be there.
 """
 
-import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from cfseg.errors import UsageError
+from cfseg.dataset.label_names import IDENTITY
+from cfseg.dataset.layouts import EXPECTED, Entry, list_cohort
+from cfseg.errors import InputError, UsageError
 from cfseg.io import read_label_map
 from cfseg.labels import ORGAN_IDS, TUMOR
+from cfseg.volume import LabelMap
 
-SUFFIXES = (".nii.gz", ".nii")
 PHANTOM_NOTICE = (
     "This model was trained on synthetic scans. It shows how the software works and is not for "
     "clinical use; its masks of real scans mean nothing."
 )
+MOST_WORKERS = 4
+"""Each of them holds a whole scan in memory."""
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 @dataclass(frozen=True)
@@ -30,13 +41,18 @@ class Case:
         name: of the case.
         image: its scan.
         label: its label map, None if it has none.
-        annotated: FLARE ids that are annotated.
+        annotated: FLARE ids that are annotated, those of absent organs among them.
+        absent: organs that are known not to be there.
+        label_map: {id in the file ``label``: FLARE id}; None: the file has FLARE's ids. Read the
+            file with :func:`read_labels`, which applies it.
     """
 
     name: str
     image: Path
     label: Path | None
     annotated: frozenset[int]
+    absent: frozenset[int] = frozenset()
+    label_map: Mapping[int, int] | None = field(default=None, hash=False)
 
     @property
     def has_all_organs(self) -> bool:
@@ -48,94 +64,143 @@ class Case:
         """Whether tumors are annotated (the paper's group 4)."""
         return TUMOR.id in self.annotated
 
-
-@dataclass(frozen=True)
-class Groups:
-    """The paper's groups (2.1, Fig. 1) that partition a cohort; 2 and 3 are unions of them.
-
-    Attributes:
-        unlabelled: group 1.
-        tumor: group 4.
-        partial: group 5, some organs, no tumor.
-        full: group 6, all organs, no tumor.
-    """
-
-    unlabelled: tuple[Case, ...]
-    tumor: tuple[Case, ...]
-    partial: tuple[Case, ...]
-    full: tuple[Case, ...]
-
-
-def group(cases: Iterable[Case]) -> Groups:
-    """Sort cases into the paper's groups 1, 4, 5 and 6."""
-    cases = tuple(cases)
-    return Groups(
-        unlabelled=tuple(c for c in cases if not c.annotated),
-        tumor=tuple(c for c in cases if c.has_tumor),
-        partial=tuple(c for c in cases if c.annotated and not c.has_tumor and not c.has_all_organs),
-        full=tuple(c for c in cases if c.has_all_organs and not c.has_tumor),
-    )
+    @property
+    def perhaps_absent(self) -> int | None:
+        """The one organ that is missing from an otherwise full set: never annotated, or removed."""
+        missing = [organ for organ in ORGAN_IDS if organ not in self.annotated]
+        return missing[0] if len(missing) == 1 else None
 
 
 def read_cases(folder: Path) -> tuple[Case, ...]:
-    """List the cases of a data set in nnU-Net's raw layout, in order of name.
+    """List the cases of a cohort, in order of name; see :func:`list_cohort` for what is read.
 
-    ``imagesTr/CASE_0000.nii.gz``, ``labelsTr/CASE.nii.gz`` where there is one, and, if there is
-    one, ``manifest.json`` with ``{case: [annotated label ids]}``.
+    Label maps are opened only for cases of which no manifest says what is annotated.
+
+    Args:
+        folder: of the cohort, or its manifest.
 
     Raises:
         UsageError: no images, or a manifest that does not fit them.
-        InputError: a label map cannot be read (only where the manifest is missing).
+        InputError: a label map cannot be read or has unknown values.
     """
-    images = sorted(p for p in (folder / "imagesTr").glob("*") if p.name.endswith(SUFFIXES))
-    if not images:
-        raise UsageError(f"{folder}: no scans in imagesTr; expected imagesTr/CASE_0000.nii.gz")
-    manifest = _manifest(folder)
-    cases = []
-    for image in images:
-        name = _stem(image).removesuffix("_0000")
-        label = next(
-            (p for s in SUFFIXES if (p := folder / "labelsTr" / f"{name}{s}").exists()), None
+    cohort = list_cohort(folder)
+    if not cohort.entries:
+        raise UsageError(f"{folder}: no scans in imagesTr; {EXPECTED}")
+    for entry in cohort.entries:
+        if entry.problem:
+            raise UsageError(entry.problem)
+    return tuple(each(as_case, cohort.entries))
+
+
+def read_labels(case: Case) -> LabelMap:
+    """Read a case's label map with FLARE's ids, whatever ids the file has.
+
+    Raises:
+        ValueError: the case has no label map.
+        InputError: the file is refused; ``E_LABELS`` for values that mean nothing.
+    """
+    if case.label is None:
+        raise ValueError(f"{case.name} has no label map")
+    return read_mapped(case.label, case.label_map)
+
+
+def read_mapped(path: Path, label_map: Mapping[int, int] | None) -> LabelMap:
+    """Read a label map and give its labels FLARE's ids.
+
+    Args:
+        path: of the file.
+        label_map: {id in the file: FLARE id}, 0 leaves a label out; None: the ids are FLARE's.
+
+    Raises:
+        InputError: the file is refused; ``E_LABELS`` for values that mean nothing.
+    """
+    found = read_label_map(path)[0]
+    known = {0: 0} | dict(IDENTITY if label_map is None else label_map)
+    counts = voxel_counts(found.ids)
+    unknown = [int(value) for value in np.flatnonzero(counts) if int(value) not in known]
+    if unknown:
+        listed = ", ".join(f"{value} ({counts[value]} voxels)" for value in unknown[:5])
+        raise InputError(
+            f"{path} has values that mean no label: {listed}; known are "
+            f"{', '.join(map(str, sorted(known)))}; repair it, or say in a label_map of "
+            "manifest.json what they mean",
+            code="E_LABELS",
         )
-        annotated = _annotated(folder, name, label, manifest)
-        cases.append(Case(name, image, label, annotated))
-    return tuple(cases)
+    if label_map is None:
+        return found
+    table = np.zeros(256, dtype=np.uint8)
+    table[list(known)] = list(known.values())
+    return LabelMap(table[found.ids], found.geometry)
+
+
+def voxel_counts(ids: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Return how many voxels have each value 0..255.
+
+    Args:
+        ids: (Z, Y, X).
+    """
+    counts = np.zeros(256, dtype=np.int64)
+    for plane in ids:  # bincount widens its input eightfold, so never the whole map at once
+        counts += np.bincount(plane.ravel(), minlength=256)
+    return counts
+
+
+def as_case(entry: Entry) -> Case:
+    """Make a case of an entry; its label map is opened only if nobody says what is annotated.
+
+    Raises:
+        InputError: the label map is refused.
+    """
+    if entry.label is None or entry.annotated is not None:
+        return settled(entry, frozenset())
+    return settled(entry, present_labels(read_mapped(entry.label, entry.label_map)))
+
+
+def present_labels(label_map: LabelMap) -> frozenset[int]:
+    """Return the ids that a label map has."""
+    return frozenset(int(i) for i in np.flatnonzero(voxel_counts(label_map.ids)) if i)
+
+
+def settled(entry: Entry, present: frozenset[int]) -> Case:
+    """Make a case of an entry.
+
+    Args:
+        entry: as listed.
+        present: labels in its label map; they count where nobody says what is annotated.
+    """
+    annotated = present if entry.annotated is None else entry.annotated
+    return Case(
+        entry.name,
+        entry.image,
+        entry.label,
+        annotated | entry.absent,
+        entry.absent,
+        entry.label_map,
+    )
+
+
+def each(function: Callable[[_T], _R], items: Iterable[_T], workers: int = 0) -> Iterator[_R]:
+    """Yield the function of each item, in order, worked out in threads.
+
+    Decompressing, digesting and counting all release the interpreter's lock.
+
+    Args:
+        function: of one item.
+        items: all of them.
+        workers: threads; 0: as many as there are cores, at most :data:`MOST_WORKERS`.
+    """
+    with ThreadPoolExecutor(workers or min(MOST_WORKERS, os.cpu_count() or 1)) as pool:
+        yield from pool.map(function, items)
 
 
 def phantom_notice(folder: Path) -> str:
-    """Return what a model trained on this cohort must say, "" unless it is made of phantoms."""
-    return PHANTOM_NOTICE if (folder / "cohort.json").exists() else ""
+    """Return what a model trained on this cohort must say, "" unless it is made of phantoms.
 
-
-def _stem(path: Path) -> str:
-    return next(path.name.removesuffix(s) for s in SUFFIXES if path.name.endswith(s))
-
-
-def _manifest(folder: Path) -> dict[str, list[int]] | None:
-    path = folder / "manifest.json"
-    if not path.exists():
-        return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {str(k): [int(i) for i in v] for k, v in found.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"{path}: expected {{case: [annotated label ids]}}, found {error}"
-        ) from error
-
-
-def _annotated(
-    folder: Path, name: str, label: Path | None, manifest: dict[str, list[int]] | None
-) -> frozenset[int]:
-    if manifest is None:
-        if label is None:
-            return frozenset()
-        return frozenset(int(i) for i in np.unique(read_label_map(label)[0].ids) if i)
-    if name not in manifest:
-        raise UsageError(f"{folder / 'manifest.json'} does not name the case {name}")
-    annotated = frozenset(manifest[name])
-    if not annotated <= {*ORGAN_IDS, TUMOR.id}:
-        raise UsageError(f"{folder / 'manifest.json'}: {name} has ids other than 1..14")
-    if annotated and label is None:
-        raise UsageError(f"{name} is annotated by the manifest but has no file in labelsTr")
-    return annotated
+    Args:
+        folder: of the cohort, or its manifest; then the folders of its scans count.
+    """
+    folder = Path(folder)
+    roots = {folder}
+    if folder.is_file():
+        roots = {entry.image.parent.parent for entry in list_cohort(folder).entries}
+    return PHANTOM_NOTICE if any((root / "cohort.json").exists() for root in roots) else ""

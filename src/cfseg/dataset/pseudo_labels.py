@@ -1,7 +1,7 @@
 """Ground truth and pseudo-labels become one label map (paper 2.2: *Dataset 1*).
 
 The rules: annotated labels win; a pseudo-organ never overwrites an annotated tumor; tumors are
-never taken from a model.
+not taken from a model unless that is asked for.
 """
 
 from collections.abc import Collection
@@ -13,23 +13,27 @@ from cfseg.labels import ORGAN_IDS, TUMOR
 
 Ids = npt.NDArray[np.uint8]
 
+UNKNOWN, GROUND_TRUTH, PSEUDO = 0, 1, 2
+"""Values of a provenance map: background or unknown, ground truth, pseudo-label."""
 
-def merge(truth: Ids, pseudo: Ids, annotated: Collection[int]) -> Ids:
-    """Complete the annotated labels with pseudo-organs.
+
+def merge(truth: Ids, pseudo: Ids, annotated: Collection[int], *, tumor: bool = False) -> Ids:
+    """Complete the annotated labels with pseudo-labels.
 
     Args:
         truth: (Z, Y, X) ground truth; only the annotated labels of it count.
         pseudo: (Z, Y, X) label map of a model.
         annotated: ids that the ground truth annotates.
+        tumor: take tumors from the model too, where none are annotated. The paper does not.
 
     Returns:
         (Z, Y, X): where the ground truth says an annotated label, that label; elsewhere the
-        model's organ, unless that organ is annotated (then its absence here is known).
+        model's label, unless that label is annotated (then its absence here is known).
     """
-    known = list(annotated)
-    fill = [organ for organ in ORGAN_IDS if organ not in annotated]
+    offered = (*ORGAN_IDS, TUMOR.id) if tumor else ORGAN_IDS
+    fill = [label for label in offered if label not in annotated]
     merged = np.where(np.isin(pseudo, fill), pseudo, np.uint8(0))
-    mine = np.isin(truth, known)
+    mine = np.isin(truth, list(annotated))
     merged[mine] = truth[mine]
     return merged
 
@@ -46,3 +50,35 @@ def organs_under_tumor(truth: Ids, pseudo: Ids, annotated: Collection[int]) -> I
     tumor = merged == TUMOR.id
     merged[tumor] = np.where(np.isin(pseudo, ORGAN_IDS), pseudo, np.uint8(0))[tumor]
     return merged
+
+
+def provenance(truth: Ids, merged: Ids, annotated: Collection[int]) -> Ids:
+    """Say where each voxel of a merged label map comes from.
+
+    Args:
+        truth: as in :func:`merge`.
+        merged: what :func:`merge` made of it.
+        annotated: as in :func:`merge`.
+
+    Returns:
+        (Z, Y, X): :data:`GROUND_TRUTH` where an annotated label is, :data:`PSEUDO` where a model's
+        is, else :data:`UNKNOWN`.
+    """
+    found = np.where(merged > 0, np.uint8(PSEUDO), np.uint8(UNKNOWN))
+    found[np.isin(truth, list(annotated))] = GROUND_TRUTH
+    return found
+
+
+def truth_is_kept(truth: Ids, merged: Ids, annotated: Collection[int]) -> bool:
+    """Say whether a label map has all annotated organs and tumors as the ground truth has them.
+
+    Args:
+        truth: as in :func:`merge`.
+        merged: in question; a map without any tumor is one of organs and may have any under them.
+        annotated: as in :func:`merge`.
+    """
+    known = set(annotated) - {0}
+    if not (merged == TUMOR.id).any():
+        known.discard(TUMOR.id)
+    mine = np.isin(truth, list(known))
+    return bool(np.array_equal(truth[mine], merged[mine]))

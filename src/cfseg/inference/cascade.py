@@ -4,9 +4,10 @@ Read :func:`segment_volume` top-down; it is Figure 2 of the paper. Arrays and lo
 label map out: no paths, no files.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from types import TracebackType
 from typing import Literal
@@ -26,6 +27,16 @@ from cfseg.volume import LabelMap, Volume
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, windows done and windows in all."""
+
+Asked = tuple[tuple[str, ...], Box]
+"""Names of networks, and the box of a scan that they looked at; two names mean their mean."""
+
+Memory = MutableMapping[Asked, LabelMap]
+"""What networks said about one scan.
+
+Names tell networks apart, and nothing else does: a memory serves runs with equal steps, weights
+and mirroring of the windows.
+"""
 
 
 @dataclass(frozen=True)
@@ -75,7 +86,11 @@ class Result:
 
 
 def segment_volume(
-    volume: Volume, stages: Stages, cascade: Cascade, on_progress: Progress | None = None
+    volume: Volume,
+    stages: Stages,
+    cascade: Cascade,
+    on_progress: Progress | None = None,
+    memory: Memory | None = None,
 ) -> Result:
     """Segment one CT with the coarse-to-fine cascade.
 
@@ -84,11 +99,14 @@ def segment_volume(
         stages: the loaded networks; those of ``cascade.stages`` that are missing are left out.
         cascade: the recipe's values.
         on_progress: see :data:`Progress`.
+        memory: what it holds is not predicted again, and what is predicted goes into it; for
+            several cascades of the same networks over one scan.
 
     Returns:
         The result on the volume's own grid.
     """
-    return _Run(volume, stages, cascade, on_progress).result()
+    memory = {} if memory is None else memory
+    return _Run(volume, stages, cascade, on_progress, memory).result()
 
 
 class _Clock(AbstractContextManager[None]):
@@ -114,10 +132,15 @@ class _Run:
     """The state of one scan's way through the cascade."""
 
     def __init__(
-        self, volume: Volume, stages: Stages, cascade: Cascade, on_progress: Progress | None
+        self,
+        volume: Volume,
+        stages: Stages,
+        cascade: Cascade,
+        on_progress: Progress | None,
+        memory: Memory,
     ) -> None:
         self.volume, self.stages, self.cascade = volume, stages, cascade
-        self.on_progress = on_progress
+        self.on_progress, self.memory = on_progress, memory
         self.notes: list[str] = []
         self.seconds: dict[str, float] = {}
         self.roles = tuple(role for role in cascade.stages if role in stages.roles)
@@ -139,7 +162,7 @@ class _Run:
         stage = self.stages.coarse
         if "coarse" not in self.roles or stage is None:
             return None, body
-        found = self.predict_map(stage, self.volume.crop(body))
+        found = self.map_of(stage, body)
         coarse = self.on_scan(found.ids, body)
         box, notes = abdominal_region(coarse, body, self.cascade.region)
         self.notes += notes
@@ -162,46 +185,53 @@ class _Run:
 
     def fine(self, region: Box) -> tuple[tuple[LabelMap, ...], np.ndarray, Ids]:
         """Return each tumor weight's map, the merged tumor mask and the organs, on the region."""
-        crop = self.volume.crop(region)
         maps: tuple[LabelMap, ...] = ()
         tumor, organs = np.zeros(region.shape, dtype=bool), np.zeros(region.shape, np.uint8)
         if "tumor" in self.roles:
-            maps, tumor, organs = self.run_tumor_models(crop)
+            maps, tumor, organs = self.run_tumor_models(region)
         if "organ" in self.roles and self.stages.organ is not None:
-            organs = organs_of(self.predict_map(self.stages.organ, crop).ids)
+            organs = organs_of(self.map_of(self.stages.organ, region).ids)
         return maps, tumor, organs
 
-    def run_tumor_models(self, crop: Volume) -> tuple[tuple[LabelMap, ...], np.ndarray, Ids]:
+    def run_tumor_models(self, region: Box) -> tuple[tuple[LabelMap, ...], np.ndarray, Ids]:
         """Run both tumor weights and merge them as the recipe says (paper 2.2, mask1)."""
         merge = self.cascade.merge
         needs_mean = "mean" in (merge.tumor, merge.organ) and len(self.stages.tumor) > 1
-        predictions: list[Prediction] = []
-        maps: list[LabelMap] = []
-        for stage in self.stages.tumor:
-            with self.clock(stage.name):
-                prediction = self.predict(stage, crop)
-                maps.append(prediction.label_map())
-            if needs_mean:
-                predictions.append(prediction)
+        mean = self.mean_map(self.stages.tumor, region).ids if needs_mean else None
+        maps = tuple(self.map_of(stage, region) for stage in self.stages.tumor)
         tumor, organs = union_of_tumors([m.ids for m in maps]), organs_of(maps[-1].ids)
-        if needs_mean:
-            with self.clock("merge"):
-                mean = mean_prediction(predictions).label_map().ids
+        if mean is not None:
             tumor = mean == TUMOR.id if merge.tumor == "mean" else tumor
             organs = organs_of(mean) if merge.organ == "mean" else organs
-        return tuple(maps), tumor, organs
+        return maps, tumor, organs
 
-    def predict_map(self, stage: Stage, crop: Volume) -> LabelMap:
-        with self.clock(stage.name):
-            return self.predict(stage, crop).label_map()
+    def map_of(self, stage: Stage, box: Box) -> LabelMap:
+        """Return what a network says about a box, from memory if it was asked before."""
+        asked = ((stage.name,), box)
+        if asked not in self.memory:
+            self.predict(stage, box)
+        return self.memory[asked]
 
-    def predict(self, stage: Stage, crop: Volume) -> Prediction:
+    def mean_map(self, stages: Sequence[Stage], box: Box) -> LabelMap:
+        """Return what the mean of several networks says about a box; it remembers each too."""
+        asked = (tuple(stage.name for stage in stages), box)
+        if asked not in self.memory:
+            predictions = [self.predict(stage, box) for stage in stages]
+            with self.clock("merge"):
+                self.memory[asked] = mean_prediction(predictions).label_map()
+        return self.memory[asked]
+
+    def predict(self, stage: Stage, box: Box) -> Prediction:
+        """Run a network over a box and remember its label map."""
         step: float = getattr(self.cascade.step, stage.role)
         windows = Windows(step, self.cascade.gaussian, self.cascade.mirror)
-        report = self.on_progress
-        if report is None:
-            return predict(stage, crop, windows)
-        return predict(stage, crop, windows, lambda done, of: report(stage.name, done, of))
+        report, on_window = self.on_progress, None
+        if report is not None:
+            on_window = partial(report, stage.name)
+        with self.clock(stage.name):
+            prediction = predict(stage, self.volume.crop(box), windows, on_window)
+            self.memory[((stage.name,), box)] = prediction.label_map()
+        return prediction
 
     def on_scan(self, ids: Ids, box: Box) -> LabelMap:
         """Return labels of a box as a label map of the whole scan."""

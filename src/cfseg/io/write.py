@@ -37,8 +37,8 @@ def label_image(label_map: LabelMap, source: SourceGrid) -> nib.Nifti1Image:
     header.extensions.append(Nifti1Extension(_XML_CODE, _label_xml()))
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     # The header's own affine: anything else would make nibabel write qform and sform anew.
-    affine = header.get_best_affine()  # type: ignore[no-untyped-call]
-    return kind(to_source_array(label_map, source), affine, header)
+    affine = header.get_best_affine()
+    return kind(to_source_array(label_map, source), affine, header)  # type: ignore[no-untyped-call]
 
 
 def write_label_map(path: Path, label_map: LabelMap, source: SourceGrid) -> None:

@@ -18,6 +18,8 @@ class StageTraining(Frozen):
         patch: (z, y, x) voxels.
         spacing_mm: (z, y, x); None takes the plan that nnU-Net makes from the data.
         features: channels per stage; None takes nnU-Net's plan of the whole network.
+        strides: (z, y, x) of each stage where features are given; None halves every axis from the
+            second stage on.
         n_conv_encoder: convolutions per encoder stage.
         n_conv_decoder: convolutions per decoder stage.
         weights: how many networks are trained from different random initializations.
@@ -29,6 +31,7 @@ class StageTraining(Frozen):
     patch: PositiveTriple
     spacing_mm: tuple[PositiveMm, PositiveMm, PositiveMm] | None = None
     features: tuple[Count, ...] | None = None
+    strides: tuple[PositiveTriple, ...] | None = None
     n_conv_encoder: Count | tuple[Count, ...] = 2
     n_conv_decoder: Count | tuple[Count, ...] = 2
     weights: Annotated[int, Field(gt=0, le=2)] = 1

@@ -1,6 +1,7 @@
 """What decides the outcome of each step, so that a step is done again only when it has to be."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,62 @@ LATER_KEYS = (
 """Of what the stages share, that which does not decide how a network learns from its data."""
 LOOP_KEYS = ("epochs", "tumor_focus")
 """Of what is a stage's own, that which does not decide its data."""
+CHAIN_KEYS = ("weights", "rounds", "drop_fraction")
+"""Of what is a stage's own, that which does not decide a single network.
+
+A second weight leaves the first as it is; a further round of the teacher the one before.
+"""
+
+
+class Digests:
+    """The sha256 of files, remembered by path, size and time of change.
+
+    So a cohort of thousands of label maps is read once, not at each start.
+
+    Args:
+        file: where to remember them from one run to the next; None forgets them.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self.file = file
+        self.known: dict[str, list[Any]] = {} if file is None else _read(file)
+        self.is_new = False
+
+    def of(self, path: Path | None) -> str:
+        """Return the sha256 of a file's contents, "" for None."""
+        if path is None:
+            return ""
+        info = path.stat()
+        stamp = [info.st_size, info.st_mtime_ns]
+        key = str(path.resolve())
+        before = self.known.get(key)
+        if before is not None and before[:2] == stamp:
+            return str(before[2])
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        self.known[key], self.is_new = [*stamp, digest], True
+        return digest
+
+    def save(self) -> None:
+        """Write down what is new."""
+        if self.file is None or not self.is_new:
+            return
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.file.with_name(f".tmp-{self.file.name}")
+        temporary.write_text(json.dumps(self.known) + "\n", encoding="utf-8")
+        temporary.replace(self.file)
+        self.is_new = False
+
+
+def _read(file: Path) -> dict[str, list[Any]]:
+    """Return what was written down; a damaged file is no loss."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {k: v for k, v in found.items() if isinstance(v, list) and len(v) == 3}
 
 
 def stage_inputs(
@@ -24,6 +81,7 @@ def stage_inputs(
     stage: StageTraining,
     cases: Sequence[Case],
     labels: dict[str, Any] | None = None,
+    digests: Digests | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return what decides a stage's ``data``, and what decides its ``network``.
 
@@ -32,21 +90,34 @@ def stage_inputs(
         stage: what is this stage's own.
         cases: that it learns from.
         labels: what decides the pseudo-labels.
+        digests: known ones of the cases' files.
     """
     own = stage.model_dump(mode="json")
-    own.pop("weights")  # a second weight leaves the first as it is
+    for key in CHAIN_KEYS:
+        own.pop(key, None)
     shared = training.model_dump(mode="json", exclude={"coarse", "tumor", "organ", "teacher"})
-    data: dict[str, Any] = {"cases": facts(cases), "labels": labels}
+    data: dict[str, Any] = {"cases": facts(cases, digests), "labels": labels}
     data |= {key: value for key, value in own.items() if key not in LOOP_KEYS}
     data |= {key: shared[key] for key in DATA_KEYS}
     loop = {key: value for key, value in shared.items() if key not in LATER_KEYS}
     return {"data": data, "network": {"data": data, "stage": own, "shared": loop}}
 
 
-def facts(cases: Sequence[Case]) -> list[list[Any]]:
-    """Return what counts of the cases: labels by content, scans by their size."""
-    return [[c.name, sorted(c.annotated), c.image.stat().st_size, _sha256(c.label)] for c in cases]
+def facts(cases: Sequence[Case], digests: Digests | None = None) -> list[list[Any]]:
+    """Return what counts of the cases: labels by content, scans by their size.
 
-
-def _sha256(path: Path | None) -> str:
-    return "" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+    Args:
+        cases: in question.
+        digests: known ones of their label maps.
+    """
+    digests = digests or Digests()
+    return [
+        [
+            case.name,
+            sorted(case.annotated),
+            case.image.stat().st_size if case.image.is_file() else 0,  # a folder of DICOM files
+            digests.of(case.label),
+            *([] if case.label_map is None else [sorted(case.label_map.items())]),
+        ]
+        for case in cases
+    ]

@@ -1,49 +1,53 @@
 """From a partly labelled cohort to a bundle (paper 2.2), as a chain of steps that resumes.
 
 Coarse model on the fully labelled cases; its pseudo-labels complete the others; the tumor model
-twice on the cases with tumors; the organ model on all cases; the bundle.
+twice on the cases with tumors; the organ model on all cases; the selection; the bundle.
 """
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from cfseg.dataset.cases import Case, read_cases
-from cfseg.dataset.pseudo_labels import merge, organs_under_tumor
-from cfseg.dataset.splits import split
+from cfseg.bundle.manifest import digest
+from cfseg.dataset.cases import read_cases
 from cfseg.errors import UsageError
-from cfseg.io import read_label_map, read_scan
-from cfseg.plan import Role, StagePlan
+from cfseg.plan import Role
 from cfseg.recipes.recipe import Recipe
-from cfseg.recipes.training import StageTraining, Training
-from cfseg.training.inputs import facts, stage_inputs
-from cfseg.training.pseudo_labels import pseudo_file, read_pseudo_label
+from cfseg.recipes.training import Training
+from cfseg.training.cost import estimated_hours, write_cost
+from cfseg.training.inputs import Digests, facts
+from cfseg.training.label_sources import PredictedLabels
+from cfseg.training.learners import Curriculum, Learner
 from cfseg.training.steps import Report, Step, is_done, lock, run_steps, seconds_of
-from cfseg.training.workspace import StageFolder, prepare, write_case
-from cfseg.volume import LabelMap
+
+Progress = Callable[[str, int, int], None]
+"""Gets the name of what is going on, how much of it is done, and how much there is."""
 
 
 class Pipeline:
     """The chain for one cohort, workspace and recipe.
 
     Args:
-        dataset: folder in nnU-Net's raw layout, with ``manifest.json`` where labels are partial.
+        dataset: the cohort, as :func:`cfseg.dataset.cases.read_cases` takes it.
         work: folder for everything in between; the bundle is ``work/bundle``.
         recipe: with a ``[training]`` table.
         device: ``auto``, ``cpu`` or ``cuda``.
         report: gets lines of progress.
         provenance: kept in the bundle.
         notice: shown with every output of the bundle.
+        init: a bundle whose networks the training starts from.
+        processes: that share each batch.
+        selection_set: cohort, fully labelled, by which the kept weights are ranked; None takes
+            those that the recipe's ``checkpoint`` says.
+        progress: is told after each iteration and each labelled case.
 
     Raises:
         UsageError: the cohort or recipe does not serve.
+        ModelError: ``init`` is no bundle.
     """
 
     def __init__(
@@ -56,33 +60,24 @@ class Pipeline:
         report: Report,
         provenance: dict[str, Any] | None = None,
         notice: str = "",
+        init: Path | None = None,
+        processes: int = 1,
+        selection_set: Path | None = None,
+        progress: Progress | None = None,
     ) -> None:
         if recipe.training is None:
             raise UsageError(f"recipe {recipe.name} has no [training] table; choose another")
         self.work, self.recipe, self.report = work.resolve(), recipe, report
         self.training: Training = recipe.training
         self.device, self.notice, self.provenance = device, notice, provenance or {}
+        self.init, self.processes, self.progress = init, processes, progress
+        self.init_digest = None if init is None else digest(init)
+        self.digests = Digests(self.work / "digests.json")
         self.cases = read_cases(dataset)
-        full_only = self.training.coarse_cases == "full"
-        self.coarse_cases = [
-            c for c in self.cases if c.has_all_organs and not (full_only and c.has_tumor)
-        ]
-        self.tumor_cases = [c for c in self.cases if c.has_tumor]
-        # A case with tumors needs the organ under the tumor, for the organ model.
-        self.unfinished = [c for c in self.cases if not c.has_all_organs or c.has_tumor]
-        self._check()
-
-    def _check(self) -> None:
-        if not self.coarse_cases:
-            raise UsageError(
-                "no case has all 13 organs annotated, so no coarse model can be trained; check "
-                "manifest.json, or set training.coarse_cases=all_organs to use cases with tumors"
-            )
-        if not self.tumor_cases:
-            raise UsageError(
-                "no case has tumors annotated, so no tumor model can be trained; "
-                "check manifest.json"
-            )
+        self.curriculum = Curriculum(
+            self.cases, self.work, self.training, self.digests, self.init_digest
+        )
+        self.selection_cases = () if selection_set is None else read_cases(selection_set)
 
     # -- the chain -----------------------------------------------------------------------------
 
@@ -92,58 +87,77 @@ class Pipeline:
         Args:
             stage: leave out what this stage does not need; None keeps all.
         """
-        coarse = self._inputs("coarse", self.coarse_cases)
-        labels = {
-            "teacher": coarse["network"],
-            "checkpoint": self.training.checkpoint,
-            "step": self.training.pseudo_label_step,
-            "cases": facts(self.unfinished),
-        }
-        tumor = self._inputs("tumor", self.tumor_cases, labels)
-        organ = self._inputs("organ", self.cases, labels)
-        whole = {"tumor": tumor, "organ": organ, "recipe": self.recipe.model_dump(mode="json")}
-        chain = [
-            *self._stage_steps("coarse", self.coarse_cases, coarse),
-            Step(
-                "pseudo_labels", f"pseudo-label {len(self.unfinished)} cases", labels,
-                self.pseudo_label, lambda: _remove(self.pseudo_folder), ("tumor", "organ"),
-            ),
-            *self._stage_steps("tumor", self.tumor_cases, tumor),
-            *self._stage_steps("organ", self.cases, organ),
-            Step("bundle", "write the bundle", whole, self.write_bundle, _nothing, ()),
-        ]  # fmt: skip
+        chain: list[Step] = []
+        for item in self.curriculum.steps:
+            if isinstance(item, Learner):
+                chain += self._training_steps(item)
+            else:
+                chain.append(self._labelling_step(item))
+        if self.selection_cases:
+            about = f"rank the kept weights on {len(self.selection_cases)} cases"
+            clear = partial(_remove, self.work / "selection")
+            chain.append(Step("selection", about, self._outcome, self.select, clear, ()))
+        chain.append(
+            Step("bundle", "write the bundle", self._outcome, self.write_bundle, _nothing, ())
+        )
         return [step for step in chain if stage is None or stage in step.serves]
 
-    def _stage_steps(
-        self, role: Role, cases: Sequence[Case], inputs: dict[str, dict[str, Any]]
-    ) -> list[Step]:
-        serves: tuple[Role, ...] = ("coarse", "tumor", "organ") if role == "coarse" else (role,)
-        about = f"prepare {len(cases)} cases for the {role} model"
-        run, clear = partial(self.write_data, role, cases), partial(self._clear_data, role)
-        found = [Step(f"{role}_data", about, inputs["data"], run, clear, serves)]
-        weights = self._stage(role).weights
-        for weight in range(1, weights + 1):
-            which = f", weight {weight} of {weights}" if weights > 1 else ""
+    def _training_steps(self, learner: Learner) -> list[Step]:
+        some, all_ = len(learner.cases), len(self.cases)
+        counts = f"{some} cases" if some == all_ else f"{some} of {all_} cases"
+        found = [
+            Step(
+                f"{learner.key}_data", f"prepare {counts} for {learner.about}",
+                lambda: learner.inputs["data"], partial(self.write_data, learner),
+                partial(self._clear_data, learner), learner.serves,
+            )
+        ]  # fmt: skip
+        for weight, name in enumerate(learner.networks, 1):
+            which = f", weight {weight} of {learner.weights}" if learner.weights > 1 else ""
             found.append(
                 Step(
-                    f"{role}_{weight}", f"train the {role} model{which}", inputs["network"],
-                    partial(self.train, role, weight), partial(self._clear_model, role, weight),
-                    serves,
+                    name, f"train {learner.about}{which}", lambda: learner.inputs["network"],
+                    partial(self.train, learner, weight),
+                    partial(self._clear_model, learner, weight), learner.serves,
                 )
             )  # fmt: skip
         return found
 
-    def _inputs(
-        self, role: Role, cases: Sequence[Case], labels: dict[str, Any] | None = None
-    ) -> dict[str, dict[str, Any]]:
-        return stage_inputs(self.training, self._stage(role), cases, labels)
+    def _labelling_step(self, labels: PredictedLabels) -> Step:
+        by = f" with {labels.teacher.about}" if labels.teacher.folder.round else ""
+        return Step(
+            labels.name, f"pseudo-label {len(labels.cases)} cases{by}", lambda: labels.inputs,
+            partial(self.pseudo_label, labels), partial(_remove, labels.folder), labels.serves,
+        )  # fmt: skip
+
+    def _outcome(self) -> dict[str, Any]:
+        """Return what decides which networks there are and which of their weights go on."""
+        inputs: dict[str, Any] = {
+            role: getattr(self.curriculum, role).inputs for role in ("tumor", "organ")
+        }
+        inputs["recipe"] = self.recipe.model_dump(mode="json")
+        if self.selection_cases:
+            inputs["selection"] = facts(self.selection_cases, self.digests)
+        return inputs
 
     def plan(self, stage: Role | None = None) -> list[str]:
-        """Return a line for each step: what it does, and whether it was done before."""
+        """Return a line for each step: what it does, whether it was done before, its hours.
+
+        No image or label map is read for it as long as the workspace has no finished steps.
+        """
         return [
-            f"{step.name}: {step.about}{' (done)' if is_done(self.markers, step) else ''}"
+            f"{step.name}: {step.about}{self._hours(step)}"
+            f"{' (done)' if is_done(self.markers, step) else ''}"
             for step in self.steps(stage)
         ]
+
+    def _hours(self, step: Step) -> str:
+        for learner in self.curriculum.learners:
+            if step.name in learner.networks:
+                model = learner.folder.model(learner.networks.index(step.name) + 1)
+                hours = estimated_hours(model, learner.stage, self.training)
+                return "" if hours is None else f", about {hours:.1f} h"
+        return ""
 
     def run(self, stage: Role | None = None) -> None:
         """Run the chain, or only what one stage needs.
@@ -152,7 +166,10 @@ class Pipeline:
             UsageError: another process works in this workspace.
         """
         with lock(self.work):
-            run_steps(self.markers, self.steps(stage), self.report)
+            try:
+                run_steps(self.markers, self.steps(stage), self.report)
+            finally:
+                self.digests.save()
 
     @property
     def markers(self) -> Path:
@@ -164,118 +181,110 @@ class Pipeline:
         """The folder of the finished bundle."""
         return self.work / "bundle"
 
-    @property
-    def pseudo_folder(self) -> Path:
-        """The folder of the pseudo-labels."""
-        return self.work / "pseudo_labels"
-
     # -- data ----------------------------------------------------------------------------------
 
-    def pseudo_label(self) -> None:
-        """Predict the organs of all cases that need it with the coarse model."""
+    def pseudo_label(self, labels: PredictedLabels) -> None:
+        """Predict the organs of all cases that need it with a network of the chain."""
         from cfseg.networks.device import find_device
         from cfseg.training.pseudo_labels import label_cases, load_teacher
 
-        total = len(self.unfinished)
+        total, teacher = len(labels.cases), labels.teacher
 
         def on_case(number: int) -> None:
+            if self.progress is not None:
+                self.progress(labels.name, number, total)
             if number % 10 == 0 or number == total:
                 self.report(f"  {number}/{total} cases")
 
-        model = StageFolder(self.work, "coarse").model(1)
-        teacher = load_teacher(model, self.checkpoint, find_device(self.device))
+        # Not the selected weights: those are known only when all networks are.
+        loaded = load_teacher(
+            teacher.folder.model(1), teacher.folder.role, self.checkpoint, find_device(self.device)
+        )
         step = self.training.pseudo_label_step
-        label_cases(self.unfinished, self.pseudo_folder, teacher, step, on_case)
+        label_cases(labels.cases, labels.folder, loaded, step, on_case)
+        self.curriculum.compare_rounds(labels)
 
-    def write_data(self, role: Role, cases: Sequence[Case]) -> None:
-        """Write and preprocess the cases of a stage with the labels that it learns."""
-        folder, training = StageFolder(self.work, role), self.training
-        for case in cases:
-            if not folder.image(case.name).exists():
-                volume = read_scan(case.image).volume
-                labels = LabelMap(self.target(role, case, volume.geometry.shape), volume.geometry)
-                write_case(folder, case.name, volume, labels, training.z_margin_slices)
-        names = [case.name for case in cases]
-        parts = split(names, training.validation_fraction, training.seed)
-        prepare(folder, training, self._stage(role), parts)
+    def write_data(self, learner: Learner) -> None:
+        """Write and preprocess the cases of a learner with the labels that it learns."""
+        self.digests.save()
+        learner.prepare(lambda line: self.report(f"  {line}"))
 
-    def target(self, role: Role, case: Case, shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
-        """Return the (Z, Y, X) label map that a stage learns for a case."""
-        truth = np.zeros(shape, dtype=np.uint8)
-        if case.label is not None:
-            truth = read_label_map(case.label)[0].ids
-        pseudo, file = np.zeros(shape, dtype=np.uint8), pseudo_file(self.pseudo_folder, case)
-        if role != "coarse" and file.exists():
-            pseudo = read_pseudo_label(file)
-        rule = merge if role == "tumor" else organs_under_tumor
-        return rule(truth, pseudo, case.annotated)
-
-    def _clear_data(self, role: Role) -> None:
-        folder = StageFolder(self.work, role)
-        _remove(folder.raw)
-        _remove(folder.preprocessed)
+    def _clear_data(self, learner: Learner) -> None:
+        _remove(learner.folder.raw)
+        _remove(learner.folder.preprocessed)
 
     # -- networks ------------------------------------------------------------------------------
 
     @property
     def checkpoint(self) -> str:
-        """The file name of the weights that go on."""
+        """The file name of the weights that go on by the recipe."""
         return f"checkpoint_{self.training.checkpoint}.pth"
 
-    def _stage(self, role: Role) -> StageTraining:
-        stage: StageTraining = getattr(self.training, role)
-        return stage
+    def checkpoint_of(self, role: Role, weight: int) -> str:
+        """Return the file name of the weights that go into the bundle.
 
-    def _clear_model(self, role: Role, weight: int) -> None:
+        Args:
+            role: of the network.
+            weight: 1 or 2.
+        """
+        if not self.selection_cases:
+            return self.checkpoint
+        from cfseg.training.outcome import selected
+
+        return selected(self.work / "selection", role, weight)
+
+    def _clear_model(self, learner: Learner, weight: int) -> None:
         """Put a network of other inputs aside: it may have cost days."""
-        model = StageFolder(self.work, role).model(weight)
+        model = learner.folder.model(weight)
         if model.exists():
-            shelf = self.work / "replaced" / f"{role}_{weight}_{time.strftime('%Y%m%dT%H%M%S')}"
+            name = f"{learner.networks[weight - 1]}_{time.strftime('%Y%m%dT%H%M%S')}"
+            shelf = self.work / "replaced" / name
             shelf.parent.mkdir(parents=True, exist_ok=True)
             model.replace(shelf)
             self.report(f"  inputs changed; the network trained before is now {shelf}")
 
-    def train(self, role: Role, weight: int) -> None:
+    def train(self, learner: Learner, weight: int) -> None:
         """Train one network with nnU-Net, from its last checkpoint if there is one."""
         from cfseg.networks.device import find_device
         from cfseg.training.trainer import train_network
 
         train_network(
-            StageFolder(self.work, role), weight, self.training, self._stage(role),
-            find_device(self.device), lambda line: self.report(f"  {line}"),
+            learner.folder, weight, self.training, learner.stage, find_device(self.device),
+            lambda line: self.report(f"  {line}"),
+            init=None if learner.init is None else self.init, processes=self.processes,
+            progress=self.progress,
+        )  # fmt: skip
+
+    def select(self) -> None:
+        """Rank the kept weights of all networks by the whole cascade on the selection set."""
+        from cfseg.networks.device import find_device
+        from cfseg.training.outcome import rank
+
+        rank(
+            self.curriculum, self.recipe.cascade, self.selection_cases, self.work / "selection",
+            self.checkpoint, find_device(self.device), self.report,
         )  # fmt: skip
 
     def write_bundle(self) -> None:
-        """Put the networks into a bundle with the recipe's cascade."""
+        """Put the networks into a bundle with the recipe's cascade, and write what they cost."""
         from cfseg.bundle.bundle import write_bundle
-        from cfseg.bundle.nnunet_v2 import read_model_folder
+        from cfseg.training.outcome import trained_networks
 
-        networks: list[tuple[Role, StagePlan, dict[str, Any], dict[str, Any]]] = []
-        roles: tuple[Role, ...] = ("coarse", "tumor", "organ")
-        for role in roles:
-            folder, stage = StageFolder(self.work, role), self._stage(role)
-            for weight in range(1, stage.weights + 1):
-                plan, weights = read_model_folder(
-                    folder.model(weight), role, checkpoint=self.checkpoint
-                )
-                about = {"weight": weight, "cases": len(folder.cases()), "epochs": stage.epochs}
-                networks.append((role, plan, weights, about))
         write_bundle(
-            self.bundle, self.recipe.name, networks, self.recipe.cascade, self._provenance(),
-            self.notice, overwrite=True,
+            self.bundle, self.recipe.name, trained_networks(self.curriculum, self.checkpoint_of),
+            self.recipe.cascade, self._provenance(), self.notice, overwrite=True,
         )  # fmt: skip
+        write_cost(self.work, self.training)
         self.report(f"  {self.bundle}")
 
     def _provenance(self) -> dict[str, Any]:
+        counts = {"all": len(self.cases), "pseudo_labelled": len(self.curriculum.unfinished)}
+        counts |= {item.key: len(item.folder.cases()) for item in self.curriculum.learners}
         return self.provenance | {
             "versions": {name: version(name) for name in ("nnunetv2", "torch", "numpy")},
             "recipe": self.recipe.model_dump(mode="json"),
-            "cases": {
-                "all": len(self.cases),
-                "coarse": len(self.coarse_cases),
-                "tumor": len(self.tumor_cases),
-                "pseudo_labelled": len(self.unfinished),
-            },
+            "init": self.init_digest,
+            "cases": counts,
             "seconds": seconds_of(self.markers, self.steps()[:-1]),
         }
 

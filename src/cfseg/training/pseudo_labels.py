@@ -1,4 +1,4 @@
-"""The coarse model labels the organs of cases that lack them (paper 2.2)."""
+"""A trained network labels the organs of cases that lack them (paper 2.2)."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -12,24 +12,28 @@ from cfseg.dataset.cases import Case
 from cfseg.inference.predictor import Stage, Windows, predict
 from cfseg.io import read_scan
 from cfseg.networks.build import load_network
+from cfseg.plan import Role
 from cfseg.preprocessing.body import body_box
 from cfseg.volume import LabelMap, Volume
 
 
-def load_teacher(model: Path, checkpoint: str, device: torch.device) -> tuple[Stage, str]:
-    """Load the coarse model of a workspace.
+def load_teacher(
+    model: Path, role: Role, checkpoint: str, device: torch.device
+) -> tuple[Stage, str]:
+    """Load a trained network of a workspace.
 
     Args:
         model: nnU-Net's model folder.
+        role: of the network, which decides its classes.
         checkpoint: file name of the weights.
         device: where it runs.
 
     Returns:
         The stage and the digest of its weights.
     """
-    plan, weights = read_model_folder(model, "coarse", checkpoint=checkpoint)
+    plan, weights = read_model_folder(model, role, checkpoint=checkpoint)
     contents = b"".join(weights[key].cpu().numpy().tobytes() for key in sorted(weights))
-    stage = Stage("coarse", "coarse", plan, load_network(plan, weights, device), device)
+    stage = Stage(role, role, plan, load_network(plan, weights, device), device)
     return stage, hashlib.sha256(contents).hexdigest()
 
 

@@ -9,7 +9,9 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from threading import Event, Thread
 from time import perf_counter
 from typing import Any
 
@@ -17,6 +19,8 @@ from cfseg.errors import UsageError
 from cfseg.plan import ROLES, Role
 
 Report = Callable[[str], None]
+BEAT_SECONDS = 20.0
+"""How often a running step writes down how long it has been at it: a kill loses no more."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class Step:
     Attributes:
         name: of the step and of its marker.
         about: what it does, with case counts.
-        inputs: what decides its outcome; JSON.
+        inputs: gives what decides its outcome; JSON. It is asked only where there is a marker to
+            compare with, because it may read the label maps of a whole cohort.
         run: does it, going on from what an earlier attempt with the same inputs left.
         clear: removes what an attempt with other inputs left.
         serves: the stages that cannot be had without this step.
@@ -34,15 +39,15 @@ class Step:
 
     name: str
     about: str
-    inputs: dict[str, Any]
+    inputs: Callable[[], dict[str, Any]]
     run: Callable[[], None]
     clear: Callable[[], None]
     serves: tuple[Role, ...] = ROLES
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The sha256 of the inputs."""
-        return hashlib.sha256(json.dumps(self.inputs, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.inputs(), sort_keys=True).encode()).hexdigest()
 
 
 def is_done(folder: Path, step: Step) -> bool:
@@ -69,20 +74,51 @@ def run_steps(folder: Path, steps: Sequence[Step], report: Report) -> None:
         if is_done(folder, step):
             report(f"{head}: done before")
             continue
-        if _read(folder, step).get("digest") != step.digest:
+        marker = _read(folder, step)
+        seconds = float(marker.get("seconds", 0.0))
+        if marker.get("digest") != step.digest:
             step.clear()
-        _write(folder, step, done=False, seconds=0.0)
+            seconds = 0.0
         report(head)
-        start = perf_counter()
-        step.run()
-        seconds = perf_counter() - start
+        with _timed(folder, step, seconds):
+            step.run()
+        seconds = seconds_of(folder, [step])[step.name]
         _write(folder, step, done=True, seconds=seconds)
         report(f"[{number}/{len(steps)}] took {seconds:.0f} s")
 
 
 def seconds_of(folder: Path, steps: Sequence[Step]) -> dict[str, float]:
-    """Return how long each finished step took; only the last attempt of a stopped one counts."""
+    """Return how long each step took, with all attempts that were stopped."""
     return {step.name: float(_read(folder, step).get("seconds", 0.0)) for step in steps}
+
+
+@contextmanager
+def _timed(folder: Path, step: Step, before: float) -> Iterator[None]:
+    """Write down now and then how long a step has been running, so that a kill loses little.
+
+    Args:
+        folder: of the markers.
+        step: that runs inside the block.
+        before: seconds of earlier attempts.
+    """
+    start, ended = perf_counter(), Event()
+
+    def note() -> None:
+        _write(folder, step, done=False, seconds=before + perf_counter() - start)
+
+    def beat() -> None:
+        while not ended.wait(BEAT_SECONDS):
+            note()
+
+    note()
+    thread = Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        note()
 
 
 @contextmanager

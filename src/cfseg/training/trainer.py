@@ -1,4 +1,8 @@
-"""nnU-Net's trainer with the recipe's numbers. The loop, the loss and the loaders are nnU-Net's."""
+"""nnU-Net's training loop, written anew for one network of the cascade.
+
+It saves by time, in the middle of an epoch too, it ends on a signal after the iteration, and it
+judges a network by the stage's own measure (paper 2.2).
+"""
 
 # nnU-Net ships no types.
 # mypy: disable-error-code="misc,no-untyped-call,no-any-return"
@@ -6,156 +10,125 @@
 import contextlib
 import io
 import json
-from collections.abc import Callable, Sequence
-from functools import partial
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any
 
 import numpy as np
 import torch
-from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
-from nnunetv2.training.loss.robust_ce_loss import RobustCrossEntropyLoss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from cfseg.bundle.bundle import digest
+from cfseg.bundle.checkpoints import read_checkpoint
 from cfseg.labels import ORGANS, TUMOR
-from cfseg.plan import Role
 from cfseg.recipes.training import StageTraining, Training
+from cfseg.training import keep
+from cfseg.training.board import Board
+from cfseg.training.cost import read_plan
+from cfseg.training.distributed import train_in_processes
+from cfseg.training.finetune import find_start, start_from
+from cfseg.training.stage_network import Progress, Report, StageNetwork
+from cfseg.training.stopping import leave, noting_signals
 from cfseg.training.workspace import CONFIGURATION, PLANS, StageFolder, enter
 
-BEST = "checkpoint_best.pth"
-Report = Callable[[str], None]
 
-
-class StageTrainer(nnUNetTrainer):
+class StageTrainer(StageNetwork):
     """One network of the cascade.
 
-    Construct it, call :meth:`configure`, then ``run_training``. The signature is the parent's,
-    because nnU-Net reads it.
+    Construct it, call ``configure``, then :meth:`run_training`. In a group of processes only the
+    first one writes.
     """
 
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int,
-        dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cuda"),  # noqa: B008 - the parent's default
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
+    def run_training(self) -> None:
+        """Train to the last epoch, from wherever the checkpoint was."""
+        self.on_train_start()
+        while self.current_epoch < self.num_epochs:
+            self.on_epoch_start()
+            self.on_train_epoch_start()
+            while len(self.losses) < self.num_iterations_per_epoch:
+                loss = self.train_step(next(self.dataloader_train))["loss"]
+                self.losses.append(float(loss))
+                self.after_iteration()
+            self.on_train_epoch_end([{"loss": loss} for loss in self.losses])
+            self.validate()
+            self.on_epoch_end()
+        self.on_train_end()
 
-    def configure(
-        self, training: Training, role: Role, stage: StageTraining, seed: int, report: Report
-    ) -> None:
-        """Take over the recipe's numbers.
+    def validate(self) -> None:
+        """Score the windows of the validation cases."""
+        with torch.no_grad():
+            self.on_validation_epoch_start()
+            outputs = []
+            for _ in range(self.num_val_iterations_per_epoch):
+                outputs.append(self.validation_step(next(self.dataloader_val)))
+                self.after_iteration()
+            self.on_validation_epoch_end(outputs)
 
-        Args:
-            training: what all stages share.
-            role: of the stage; the tumor model is judged by its tumors, the others by the organs.
-            stage: what is this stage's own.
-            seed: of initialization and augmentation.
-            report: gets one line per epoch.
-        """
-        self.training, self.role, self.report, self.seed = training, role, report, seed
-        self.initial_lr = training.initial_lr
-        self.weight_decay = training.weight_decay
-        self.num_epochs, self.tumor_focus = stage.epochs, stage.tumor_focus
-        self.num_iterations_per_epoch = training.iterations_per_epoch
-        self.num_val_iterations_per_epoch = training.validation_iterations_per_epoch
-        self.oversample_foreground_percent = training.oversample_foreground
-        self.probabilistic_oversampling = True
-        self.save_every = training.save_every_epochs
-        self._seed(seed)
+    def after_iteration(self) -> None:
+        """Save if it is time to, and end the process if a signal asked for it."""
+        if self.progress is not None:
+            done = self.current_epoch * self.num_iterations_per_epoch + len(self.losses)
+            self.progress(self.name, done, self.num_epochs * self.num_iterations_per_epoch)
+        asked = self.stop.agreed(self.device)
+        if asked or self.watch.since_save() > 60 * self.training.save_every_minutes:
+            self.save_checkpoint(str(self.fold_folder / keep.LATEST))
+        if asked:
+            self.report(f"stopped in epoch {self.current_epoch + 1}; run it again to go on")
+            leave(asked)
 
-    def _seed(self, seed: int) -> None:
-        torch.manual_seed(seed)
-        np.random.seed(seed)  # noqa: NPY002 - nnU-Net's loaders draw from the global generator
-
-    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
-        """Go on from a checkpoint, with other draws than those of the first epochs."""
-        super().load_checkpoint(filename_or_checkpoint)
-        self._seed(self.seed + 100_000 * self.current_epoch)
-
-    def initialize(self) -> None:
-        """Build the network, the loss and the optimizer."""
-        super().initialize()
-        if self.device.type == "cpu" and self.training.cpu_precision == "bf16":
-            in_bf16(self.network)
-
-    def _build_loss(self) -> Any:  # noqa: ANN401 - nnU-Net's loss
-        """Weigh rare labels in the cross-entropy if the recipe says so."""
-        loss = super()._build_loss()
-        if self.training.rare_label_exponent:
-            weights = self._label_weights().to(self.device)
-            getattr(loss, "loss", loss).ce = RobustCrossEntropyLoss(weight=weights)
-        return loss
-
-    def _label_weights(self) -> torch.Tensor:
-        """Return (C,) weights whose mean over the voxels of the training cases is 1."""
-        names, _ = self.do_split()
-        cases = self.dataset_class(self.preprocessed_dataset_folder, names)
-        counts = np.zeros(self.label_manager.num_segmentation_heads)
-        for name in names:
-            segmentation = np.maximum(cases.load_case(name)[1][:], 0).astype(np.int64)
-            counts += np.bincount(segmentation.ravel(), minlength=len(counts))
-        weights = np.maximum(counts, 1) ** -self.training.rare_label_exponent
-        weights *= counts.sum() / (weights * counts).sum()
-        return torch.from_numpy(weights.astype(np.float32))
-
-    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, "Schedule"]:
-        """Return the recipe's optimizer and schedule (paper Table 2: SGD, Nesterov, 0.99)."""
-        training, weights = self.training, self.network.parameters()
-        optimizer: torch.optim.Optimizer
-        if training.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(
-                weights, training.initial_lr, weight_decay=training.weight_decay
+    def on_train_start(self) -> None:
+        """Open the loaders, and describe the network beside its weights as nnU-Net does."""
+        if not self.was_initialized:
+            self.initialize()
+        done = 100_000 * self.current_epoch + len(self.losses)
+        if done or not self.is_first:  # other draws than those of the first epochs and processes
+            self._seed(self.seed + done + 1_000_003 * self.local_rank)
+        self.dataloader_train, self.dataloader_val = self.get_dataloaders()
+        self.set_deep_supervision_enabled(self.enable_deep_supervision)
+        if self.is_first:
+            described = {"plans": self.plans_manager.plans, "dataset": self.dataset_json}
+            for name, values in described.items():
+                path = Path(self.output_folder_base) / f"{name}.json"
+                path.write_text(json.dumps(values, indent=4) + "\n", encoding="utf-8")
+            name = "dataset_fingerprint.json"
+            shutil.copyfile(
+                Path(self.preprocessed_dataset_folder_base) / name,
+                Path(self.output_folder_base) / name,
             )
-        else:
-            optimizer = torch.optim.SGD(
-                weights,
-                training.initial_lr,
-                momentum=training.momentum,
-                weight_decay=training.weight_decay,
-                nesterov=True,
-            )
-        return optimizer, Schedule(optimizer, training, self.num_epochs)
-
-    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:  # noqa: N802
-        """Leave mirroring out unless the recipe has it."""
-        found = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        if self.training.mirror:
-            return found
-        self.inference_allowed_mirroring_axes = ()
-        return (*found[:3], ())
-
-    def get_dataloaders(self) -> Any:  # noqa: ANN401 - nnU-Net's loaders
-        """Augment and sample as the recipe says.
-
-        Elastic deformation is on, as the paper's 2.1 lists it; nnU-Net leaves it off.
-        """
-        train, validation = super().get_dataloaders()
-        loader: Any = getattr(train, "data_loader", None)
-        for transform in getattr(getattr(loader, "transforms", None), "transforms", ()):
-            if isinstance(transform, SpatialTransform):
-                transform.p_elastic_deform = self.training.elastic_probability
-                if self.training.label_interpolation == "nearest":
-                    transform.mode_seg = "nearest"
-        if self.tumor_focus:
-            loader.get_bbox = partial(focused_box, loader.get_bbox, self.tumor_focus)
-        return train, validation
 
     def on_epoch_start(self) -> None:
         """Remember the time."""
         super().on_epoch_start()
-        self.epoch_started = perf_counter()
+        self.epoch_started, self.epoch_is_whole = perf_counter(), not self.losses
 
     def on_epoch_end(self) -> None:
         """Keep the best weights and report one line: losses, pseudo Dice, time left."""
+        self.logger.log("epoch_end_timestamps", time(), self.current_epoch)
         history = self.logger.get_value("dice_per_class_or_region", step=None)
-        if is_best([self._score(dice) for dice in history]):
-            self.save_checkpoint(str(Path(self.output_folder) / BEST), ours=True)
-        super().on_epoch_end()
-        self.report(self._line(history[-1]))
+        scores = [self._score(dice) for dice in history]
+        self.current_epoch += 1
+        self.losses = []
+        if self.is_first:
+            self._write_epoch(scores)
+        seconds = perf_counter() - self.epoch_started
+        if self.is_first and self.board is not None:
+            self.board.write(self.current_epoch, self._scalars(history[-1], seconds))
+        self.report(self._line(history[-1], seconds))
+
+    def _write_epoch(self, scores: Sequence[float]) -> None:
+        training, epoch = self.training, self.current_epoch
+        if keep.is_best(scores):
+            self.score = keep.smoothed(scores)[-1]
+            self.save_checkpoint(str(self.fold_folder / keep.BEST))
+        if epoch % training.keep_every_epochs == 0 or epoch == self.num_epochs:
+            keep.keep_best(self.fold_folder.parent, training.keep_at_most)
+            self.logger.plot_progress_png(self.output_folder)
+        if epoch % training.save_every_epochs == 0:
+            self.save_checkpoint(str(self.fold_folder / keep.LATEST))
+        whole = perf_counter() - self.epoch_started if self.epoch_is_whole else None
+        self.watch.note(epoch, self.num_iterations_per_epoch, whole)
 
     def _score(self, dice: Sequence[float]) -> float:
         """Return what the recipe judges this stage by (paper 2.2)."""
@@ -164,9 +137,16 @@ class StageTrainer(nnUNetTrainer):
         organs = [d for d in dice[: len(ORGANS)] if not np.isnan(d)]
         return float(np.mean(organs)) if organs else float("nan")
 
-    def _line(self, dice: Sequence[float]) -> str:
+    def _scalars(self, dice: Sequence[float], seconds: float) -> dict[str, float]:
+        names = ("train_losses", "val_losses", "lrs")
+        train, validation, rate = (self.logger.get_value(n, step=-1) for n in names)
+        scalars = {"loss/train": train, "loss/validation": validation, "lr": rate}
+        labels = {v: k for k, v in self.dataset_json["labels"].items()}
+        scalars |= {f"pseudo_dice/{labels[i]}": value for i, value in enumerate(dice, 1)}
+        return {name: float(value) for name, value in scalars.items()} | {"seconds": seconds}
+
+    def _line(self, dice: Sequence[float], seconds: float) -> str:
         log = self.logger.get_value
-        seconds = perf_counter() - self.epoch_started
         left = (self.num_epochs - self.current_epoch) * seconds / 60
         tumor = f", of tumor {dice[TUMOR.id - 1]:.3f}" if self.role == "tumor" else ""
         return (
@@ -177,17 +157,54 @@ class StageTrainer(nnUNetTrainer):
             f"{seconds:.0f} s, {left:.0f} min left"
         )
 
-    def save_checkpoint(self, filename: str, ours: bool = False) -> None:
-        """Write under a temporary name first: a killed run keeps the last one.
+    def on_train_end(self) -> None:
+        """Write the last weights; from then on there is nothing to go on from."""
+        if self.is_first:
+            self.save_checkpoint(str(self.fold_folder / keep.FINAL))
+            keep.tidy(self.fold_folder, finished=True)
 
-        nnU-Net's own choice of the best weights is passed over; see :meth:`on_epoch_end`.
-        """
-        if Path(filename).name == BEST and not ours:
+    # -- checkpoints ---------------------------------------------------------------------------
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Write nnU-Net's checkpoint, and where in the epoch it is; a killed run keeps the last."""
+        if not self.is_first:
             return
-        temporary = Path(f"{filename}.tmp")
-        super().save_checkpoint(str(temporary))
-        if temporary.exists():
-            temporary.replace(filename)
+        path, done = Path(filename), self.current_epoch
+        scaler, log = self.grad_scaler, self.logger.get_checkpoint()
+        contents = {
+            "network_weights": self.bare_network.state_dict(),
+            "optimizer_state": self.optimizer.state_dict(),
+            "grad_scaler_state": None if scaler is None else scaler.state_dict(),
+            "logging": {key: values[:done] for key, values in log.items()},
+            "_best_ema": None,
+            "current_epoch": done,
+            "init_args": self.my_init_kwargs,
+            "trainer_name": type(self).__name__,
+            "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
+            keep.OURS: {"losses": self.losses, "score": self.score},
+        }
+        keep.save(
+            contents, path, path.with_name(keep.PREVIOUS) if path.name == keep.LATEST else None
+        )
+        if path.name == keep.LATEST:
+            self.watch.saved()
+
+    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
+        """Go on from a checkpoint: its file, or what was read from it."""
+        if isinstance(filename_or_checkpoint, str):
+            filename_or_checkpoint = read_checkpoint(Path(filename_or_checkpoint))
+        contents = filename_or_checkpoint
+        if not self.was_initialized:
+            self.initialize()
+        self.bare_network.load_state_dict(contents["network_weights"])
+        self.optimizer.load_state_dict(contents["optimizer_state"])
+        if self.grad_scaler is not None and contents["grad_scaler_state"] is not None:
+            self.grad_scaler.load_state_dict(contents["grad_scaler_state"])
+        self.logger.load_checkpoint(contents["logging"])
+        self.current_epoch = contents["current_epoch"]
+        self.losses = list(contents.get(keep.OURS, {}).get("losses", ()))
+
+    # -- what nnU-Net does besides -------------------------------------------------------------
 
     def print_to_log_file(
         self,
@@ -197,12 +214,6 @@ class StageTrainer(nnUNetTrainer):
     ) -> None:
         """Log to nnU-Net's file alone; the recipe's own lines go to the console."""
         super().print_to_log_file(*args, also_print_to_console=False, add_timestamp=add_timestamp)
-
-    def plot_network_architecture(self) -> None:
-        """Skip what needs an optional package."""
-
-    def _save_debug_information(self) -> None:
-        """Skip it: it would write the machine's name into the model folder."""
 
 
 # nnU-Net names the model folder and the checkpoint after the class. Under its own trainer's name
@@ -217,6 +228,10 @@ def train_network(
     stage: StageTraining,
     device: torch.device,
     report: Report,
+    *,
+    init: Path | None = None,
+    processes: int = 1,
+    progress: Progress | None = None,
 ) -> None:
     """Train one network, from its last checkpoint if there is one.
 
@@ -227,87 +242,58 @@ def train_network(
         stage: what is this stage's own.
         device: where to train; on a CPU all its cores are used.
         report: gets one line per epoch.
+        init: a bundle whose weights of the same role it starts from, instead of random ones.
+        processes: of this machine that share each batch; on GPUs one for each.
+        progress: is told after each iteration.
+
+    Raises:
+        UsageError: the bundle does not fit, or the batch cannot be shared so.
+        ModelError: no checkpoint can be read.
     """
+    if processes > 1:
+        train_in_processes(
+            folder, weight, training, stage, device, report,
+            init=init, processes=processes, progress=progress,
+        )  # fmt: skip
+        return
     enter(folder.work, weight)
-    latest = folder.model(weight) / "fold_0" / "checkpoint_latest.pth"
+    fold = folder.model(weight) / keep.FOLD
+    if (fold / keep.FINAL).is_file():
+        report("trained before")
+        return
+    contents, note = keep.last_good(fold)
+    trainer = _trainer(folder, device, resumes=contents is not None)
+    name = network_name(folder, weight)
+    trainer.configure(training, folder.role, stage, training.seed + weight, report, progress, name)
+    if contents is not None:
+        trainer.load_checkpoint(contents)
+        where = f" and {len(trainer.losses)} iterations" if trainer.losses else ""
+        report(f"{note + '; ' if note else ''}going on after epoch {trainer.current_epoch}{where}")
+    elif init is not None:
+        report(_start(trainer, folder, weight, init))
+    if trainer.is_first:
+        keep.tidy(fold, finished=False)
+        trainer.board = Board(folder.work / "tensorboard" / name, trainer.current_epoch)
+    with noting_signals() as trainer.stop:
+        trainer.run_training()
+
+
+def network_name(folder: StageFolder, weight: int) -> str:
+    """Return what a network is called in logs and tables, for example ``tumor_2``."""
+    return f"{folder.name.partition('_')[2].lower()}_{weight}"
+
+
+def _trainer(folder: StageFolder, device: torch.device, *, resumes: bool) -> StageTrainer:
     plans = json.loads((folder.preprocessed / f"{PLANS}.json").read_text(encoding="utf-8"))
     dataset = json.loads((folder.raw / "dataset.json").read_text(encoding="utf-8"))
-    plans["continue_training"] = latest.exists()
+    plans["continue_training"] = resumes
     with contextlib.redirect_stdout(io.StringIO()):
-        trainer = StageTrainer(plans, CONFIGURATION, 0, dataset, device)
-    trainer.configure(training, folder.role, stage, training.seed + weight, report)
-    if latest.exists():
-        trainer.load_checkpoint(str(latest))
-        report(f"going on after epoch {trainer.current_epoch}")
-    trainer.run_training()
+        return StageTrainer(plans, CONFIGURATION, 0, dataset, device)
 
 
-def in_bf16(network: torch.nn.Module) -> None:
-    """Let a network compute in bf16 on the CPU, with fp32 weights and logits."""
-    forward = network.forward
-
-    def cast(*inputs: torch.Tensor) -> Any:  # noqa: ANN401 - one tensor, or one per resolution
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = forward(*inputs)
-        return logits.float() if torch.is_tensor(logits) else [level.float() for level in logits]
-
-    network.forward = cast  # type: ignore[method-assign]
-
-
-def focused_box(
-    get_bbox: Callable[..., Any],
-    focus: float,
-    shape: Any,  # noqa: ANN401
-    force_fg: bool,
-    class_locations: dict[Any, Any] | None,
-) -> Any:  # noqa: ANN401
-    """Choose a window as nnU-Net's loader does, but more often one around a tumor.
-
-    Args:
-        get_bbox: the loader's own choice.
-        focus: how often, among the windows centered on a label, it is the tumor.
-        shape: of the case.
-        force_fg: whether the window has to be centered on a label.
-        class_locations: voxels of each label.
-    """
-    wanted = force_fg and class_locations is not None and len(class_locations.get(TUMOR.id, ()))
-    chosen = TUMOR.id if wanted and np.random.uniform() < focus else None  # noqa: NPY002
-    return get_bbox(shape, force_fg, class_locations, chosen)
-
-
-def is_best(scores: Sequence[float], momentum: float = 0.9) -> bool:
-    """Say whether the last score is the best so far, smoothed as nnU-Net does it.
-
-    Args:
-        scores: of each epoch; NaN (nothing to judge) leaves the average as it is.
-        momentum: of the moving average.
-    """
-    averages: list[float] = []
-    for score in scores:
-        last = averages[-1] if averages else float("nan")
-        if np.isnan(score):
-            averages.append(last)
-        else:
-            averages.append(score if np.isnan(last) else momentum * last + (1 - momentum) * score)
-    return bool(averages) and not averages[-1] < np.nanmax([-1.0, *averages])
-
-
-class Schedule:
-    """The learning rate of each epoch: halved now and then (paper Table 2), or nnU-Net's poly."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer, training: Training, epochs: int) -> None:
-        self.optimizer, self.training, self.epochs = optimizer, training, epochs
-
-    def step(self, epoch: int) -> None:
-        """Set the rate for ``epoch``, counted from 0."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(epoch)
-
-    def rate(self, epoch: int) -> float:
-        """Return the rate for ``epoch``, counted from 0."""
-        training = self.training
-        if epoch < training.warmup_epochs:
-            return training.initial_lr * (epoch + 1) / (training.warmup_epochs + 1)
-        if training.lr_schedule == "halve":
-            return float(training.initial_lr * 0.5 ** (epoch // training.lr_halve_epochs))
-        return float(training.initial_lr * (1 - epoch / self.epochs) ** 0.9)
+def _start(trainer: StageTrainer, folder: StageFolder, weight: int, init: Path) -> str:
+    trainer.initialize()
+    plan = read_plan(trainer.plans_manager.plans, trainer.dataset_json)
+    entry = find_start(init, folder.role, weight)
+    start_from(trainer.bare_network, plan, init, entry)
+    return f"starting from {entry.name} of bundle {digest(init)[:12]}"

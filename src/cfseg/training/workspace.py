@@ -34,19 +34,23 @@ DATASET = {"coarse": "Dataset001_Coarse", "tumor": "Dataset002_Tumor", "organ": 
 
 @dataclass(frozen=True)
 class StageFolder:
-    """Where one stage's data and results lie.
+    """Where the data and results of one stage, or of one round of the teacher, lie.
 
     Attributes:
         work: the workspace.
-        role: the stage.
+        role: the stage, which decides the classes; a teacher has those of the organ model.
+        round: of the teacher, counted from 1; 0 is the stage itself.
     """
 
     work: Path
     role: Role
+    round: int = 0
 
     @property
     def name(self) -> str:
         """nnU-Net's name of the data set."""
+        if self.round:
+            return f"Dataset{len(DATASET) + self.round:03d}_Teacher{self.round}"
         return DATASET[self.role]
 
     @property
@@ -212,15 +216,16 @@ def edited(plans: dict[str, Any], training: Training, stage: StageTraining) -> d
 
 
 def network(stage: StageTraining) -> dict[str, Any]:
-    """Return the network of a stage whose recipe gives the features: 3x3x3, halved each stage."""
+    """Return the network of a stage whose recipe gives the features, of 3x3x3 convolutions."""
     features = list(stage.features or ())
     stages = len(features)
+    strides = stage.strides or ((1, 1, 1), *[(2, 2, 2)] * (stages - 1))
     encoder, decoder = stage.n_conv_encoder, stage.n_conv_decoder
     return {
         "n_stages": stages,
         "features_per_stage": features,
         "kernel_sizes": [[3, 3, 3]] * stages,
-        "strides": [[1, 1, 1]] + [[2, 2, 2]] * (stages - 1),
+        "strides": [list(stride) for stride in strides],
         "n_conv_per_stage": [encoder] * stages if isinstance(encoder, int) else list(encoder),
         "n_conv_per_stage_decoder": (
             [decoder] * (stages - 1) if isinstance(decoder, int) else list(decoder)

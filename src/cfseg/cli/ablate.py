@@ -1,0 +1,132 @@
+"""``cfseg ablate``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cfseg.training.ablation import Ablation, CaseRows
+    from cfseg.training.ablation_tables import Table
+
+
+def ablate(
+    work: Annotated[Path, typer.Argument(help="Workspace of cfseg train, or a bundle.")],
+    cases: Annotated[
+        Path, typer.Option("--cases", help="Test cases: imagesTr and labelsTr, fully labelled.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder [default: WORK/ablation].")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override, as in region.margin_mm=30."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
+) -> None:
+    """Tell what each model and each tumor weight is worth, as the paper's Tables 3 to 6 do.
+
+    Rows: the coarse model (whole, and cut down as in the authors' code), two-stage, all three;
+    tumor weight 1, weight 2, both. Scores are those of cfseg evaluate, with paired tests. Writes
+    ablation.md, ablation.csv and ablation.json; finished cases are kept: run it again to go on.
+
+    Exit codes: 0 all cases judged, 2 wrong call, 3 some refused, 4 none judged, 5 the model
+    cannot be used, 6 disk or memory ran out.
+
+    Example: cfseg ablate work --cases cohort/test
+    """
+    from cfseg.errors import UsageError
+    from cfseg.training.ablation import find_bundle
+
+    bundle = find_bundle(work)
+    if out is None and bundle == work:
+        raise UsageError(f"{work} is not a workspace with a bundle in it; say where to with --out")
+    ablation = _ablate(
+        bundle, cases, out or work / "ablation", tuple(set_ or ()), device, threads, quiet=quiet
+    )
+    raise typer.Exit(ablation.exit_code)
+
+
+def _ablate(
+    bundle: Path,
+    cases: Path,
+    out: Path,
+    overrides: tuple[str, ...],
+    device: str,
+    threads: int | None,
+    *,
+    quiet: bool,
+) -> "Ablation":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from cfseg.dataset.cases import read_cases
+    from cfseg.networks.device import find_device
+    from cfseg.training.ablation import ablate as ablate_cases
+    from cfseg.training.ablation_files import write_tables
+
+    _use_threads(threads)
+    found = read_cases(cases)
+    console = Console(stderr=True, quiet=quiet)
+    errors = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet) as bar:
+        task = bar.add_task("cases", total=len(found))
+        windows = bar.add_task("", total=None, visible=False)
+
+        def on_case(case: "CaseRows", done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of)
+            bar.update(windows, visible=False)
+            if case.message:
+                line = f"{case.case}: refused: {case.code}: {case.message}"
+                errors.print(line, highlight=False, markup=False, soft_wrap=True)
+
+        def on_window(case: str, stage: str, done: int, of: int) -> None:
+            bar.update(
+                windows, description=f"{case}: {stage}", completed=done, total=of, visible=True
+            )
+
+        ablation = ablate_cases(
+            bundle, found, out, find_device(device), overrides, on_case, on_window
+        )
+    write_tables(out, ablation)
+    if not quiet:
+        _show(Console(), ablation)
+        console.print(f"written to {out}", highlight=False, markup=False, soft_wrap=True)
+    return ablation
+
+
+def _show(console: "Console", ablation: "Ablation") -> None:
+    from cfseg.training.ablation_tables import head, tables
+
+    console.print(head(ablation), highlight=False, markup=False, soft_wrap=True)
+    for table in tables(ablation) if ablation.judged else ():
+        console.print()
+        console.print(_rich(table))
+        console.print(table.note, highlight=False, markup=False)
+    for note in ablation.notes:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _rich(table: "Table") -> object:
+    from rich.table import Table as RichTable
+
+    shown = RichTable(title=table.title, title_justify="left")
+    shown.add_column(table.header[0])
+    for name in table.header[1:]:
+        shown.add_column(name, justify="right")
+    for row in table.rows:
+        shown.add_row(*row)
+    return shown
+
+
+def _use_threads(threads: int | None) -> None:
+    import os
+
+    import torch
+
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))

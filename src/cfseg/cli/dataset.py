@@ -1,0 +1,222 @@
+"""``cfseg dataset check`` and ``cfseg dataset groups``."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cfseg.dataset.check import CheckedCase, CheckSummary
+    from cfseg.dataset.groups import Grouping
+    from cfseg.dataset.problems import Problem
+
+dataset_app = typer.Typer(
+    help="What a cohort holds: bad cases, and the paper's groups.\n\n"
+    "Example: cfseg dataset groups cohort -o groups",
+    no_args_is_help=True,
+)
+
+Dataset = Annotated[
+    Path,
+    typer.Argument(
+        help="Folder (imagesTr, labelsTr, unlabel*; nnU-Net's; the Decathlon's) or manifest.json."
+    ),
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Folder for the files [default: none written].")
+]
+Workers = Annotated[
+    int, typer.Option(min=0, help="Files read at a time; 0: one per core, at most 4.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]
+
+_MOST_ROWS = 40
+_MOST_PATTERNS = 12
+
+
+@dataset_app.command()
+def check(
+    dataset: Dataset,
+    out: Out = None,
+    write_manifest: Annotated[
+        bool, typer.Option("--write-manifest", help="And OUT/manifest.json of the good cases.")
+    ] = False,
+    workers: Workers = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Read every scan and label map of a cohort and list the cases that cannot be used.
+
+    A case is bad if a file is damaged, is not a CT in HU or has no known orientation, if scan and
+    label map lie on different grids, or if the label map has values that mean nothing. Writes
+    check.json and check.csv. With --write-manifest, train on OUT/manifest.json: the cohort without
+    its bad cases.
+
+    Exit codes: 0 all good, 2 wrong call, 3 some bad, 4 all bad or none found, 6 the disk cannot be
+    written.
+
+    Example: cfseg dataset check cohort -o checked --write-manifest
+    """
+    from rich.console import Console
+
+    from cfseg.dataset.check import check as check_cohort
+
+    _needs_out(write_manifest, out)
+    with _progress(quiet) as advance:
+
+        def on_case(_case: "CheckedCase", done: int, of: int) -> None:
+            advance(done, of)
+
+        summary = check_cohort(
+            dataset, out, manifest=write_manifest, workers=workers, on_case=on_case
+        )
+    _print_problems(summary.problems)
+    if not quiet:
+        Console().print(check_table(summary))
+    raise typer.Exit(summary.exit_code)
+
+
+@dataset_app.command()
+def groups(
+    dataset: Dataset,
+    out: Out = None,
+    write_manifest: Annotated[
+        bool, typer.Option("--write-manifest", help="And OUT/manifest.json: what is annotated.")
+    ] = False,
+    workers: Workers = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Sort a cohort into the paper's groups 1 to 6: unlabelled, tumor, some organs, all organs.
+
+    What is annotated stands in manifest.json, {case: [label ids]}; without one, the labels that
+    are present count, which takes reading them all: --write-manifest keeps what was found. Writes
+    groups.json and groups.png.
+
+    Exit codes: 0 all cases in a group, 2 wrong call, 3 some refused, 4 all refused or none found,
+    6 the disk cannot be written.
+
+    Example: cfseg dataset groups cohort -o groups
+    """
+    from rich.console import Console
+
+    from cfseg.dataset.groups import groups as group_cohort
+
+    _needs_out(write_manifest, out)
+    with _progress(quiet) as advance:
+        grouping = group_cohort(
+            dataset, out, manifest=write_manifest, workers=workers, progress=advance
+        )
+    if out is not None:
+        from cfseg.reports.groups import groups_figure
+
+        groups_figure(grouping, out / "groups.png")
+    _print_problems(grouping.refused)
+    if not quiet:
+        Console().print(groups_table(grouping), pattern_table(grouping))
+        _print_absent(grouping)
+    raise typer.Exit(grouping.exit_code)
+
+
+def check_table(summary: "CheckSummary") -> "Table":
+    """Return how many cases are good, and how many problems of each code there are."""
+    from rich.table import Table
+
+    table = Table("", title=f"{len(summary.cases)} cases, {summary.layout}")
+    table.add_column("cases", justify="right")
+    table.add_row("good", str(len(summary.good)))
+    table.add_row("bad", str(summary.bad))
+    if summary.codes:
+        table.add_section()
+    for code, count in summary.codes.items():
+        table.add_row(code, str(count))
+    return table
+
+
+def groups_table(grouping: "Grouping") -> "Table":
+    """Return the sizes of the groups 1 to 6."""
+    from rich.table import Table
+
+    from cfseg.dataset.groups import MEANING
+
+    table = Table("group", "what", title=f"{len(grouping.cases)} cases, {grouping.layout}")
+    table.add_column("cases", justify="right")
+    for number, size in grouping.groups.sizes().items():
+        table.add_row(str(number), MEANING[number], str(size))
+    return table
+
+
+def pattern_table(grouping: "Grouping") -> "Table":
+    """Return the most frequent sets of annotated labels."""
+    from rich.table import Table
+
+    table = Table("annotated")
+    table.add_column("cases", justify="right")
+    for ids, count in grouping.patterns[:_MOST_PATTERNS]:
+        table.add_row(_words(ids), str(count))
+    rest = grouping.patterns[_MOST_PATTERNS:]
+    if rest:
+        table.add_row(f"{len(rest)} other sets", str(sum(count for _, count in rest)))
+    return table
+
+
+def _words(ids: tuple[int, ...]) -> str:
+    from cfseg.labels import LABELS, NAMES, ORGAN_IDS, TUMOR
+
+    missing = [NAMES[i].replace("_", " ") for i in ORGAN_IDS if i not in ids]
+    tumor = " + tumor" if TUMOR.id in ids else ""
+    if not ids:
+        return "nothing"
+    if len(missing) <= 3:
+        but = f" but {', '.join(missing)}" if missing else ""
+        return f"all organs{but}{tumor}"
+    organs = [b.abbreviation for b in LABELS if b.id in ids and b is not TUMOR]
+    return ", ".join(organs) + tumor
+
+
+def _print_absent(grouping: "Grouping") -> None:
+    from rich.console import Console
+
+    from cfseg.labels import NAMES
+
+    flagged = grouping.perhaps_absent
+    if flagged:
+        listed = ", ".join(f"{name} ({NAMES[organ]})" for name, organ in list(flagged.items())[:5])
+        more = f" and {len(flagged) - 5} more in groups.json" if len(flagged) > 5 else ""
+        Console(stderr=True).print(
+            f"{len(flagged)} cases lack one organ of an otherwise full set: {listed}{more}. If it "
+            'was removed, say so in manifest.json: {case: {"absent": [id]}}',
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+def _print_problems(problems: "tuple[Problem, ...]") -> None:
+    from rich.console import Console
+
+    errors = Console(stderr=True)
+    lines = [f"{p.case}: {p.code}: {p.message}" for p in problems[:_MOST_ROWS]]
+    if len(problems) > _MOST_ROWS:
+        lines.append(f"and {len(problems) - _MOST_ROWS} more")
+    for line in lines:
+        errors.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _needs_out(write_manifest: bool, out: Path | None) -> None:
+    from cfseg.errors import UsageError
+
+    if write_manifest and out is None:
+        raise UsageError("--write-manifest needs -o: the folder that gets manifest.json")
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = Console(stderr=True, quiet=quiet)
+    with Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet) as bar:
+        task = bar.add_task("cases", total=None)
+        yield lambda done, of: bar.update(task, completed=done, total=of)

@@ -1,0 +1,99 @@
+"""``cfseg pseudo-label``."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cfseg.training.label_cohort import Labelled, LabelSummary
+
+
+class Network(StrEnum):
+    """Choices of ``--stage``."""
+
+    coarse = "coarse"
+    tumor = "tumor"
+    organ = "organ"
+    cascade = "cascade"
+
+
+def pseudo_label(
+    dataset: Annotated[
+        Path, typer.Argument(help="Cohort: a folder with imagesTr and labelsTr, or manifest.json.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the labels.")],
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", "-m", help="Model bundle [default: the bundled one].")
+    ] = None,
+    stage: Annotated[
+        Network, typer.Option(help="One network over the whole body, or the cascade.")
+    ] = Network.coarse,
+    group: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1, max=6, help="Of the paper; may be repeated [default: all that lack labels]."
+        ),
+    ] = None,
+    step: Annotated[float, typer.Option(help="Between windows, as a fraction of the patch.")] = 0.5,
+    tumor: Annotated[
+        bool, typer.Option("--tumor", help="Take tumors from the model too; the paper does not.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
+) -> None:
+    """Complete the labels of a cohort with those of a model; the ground truth always wins.
+
+    Writes OUT/labelsTr/CASE.nii.gz, OUT/provenance/CASE.nii.gz (0 background or unknown, 1 ground
+    truth, 2 pseudo-label), OUT/status/CASE.json and OUT/pseudo_labels.json. An annotated label is
+    never changed. Run it again to go on after a stop.
+
+    Exit codes: 0 all done, 2 wrong call, 3 some cases refused or failed, 4 none done, 5 the model
+    cannot be used, 6 disk or memory ran out.
+
+    Example: cfseg pseudo-label cohort -m work/bundle -o labelled --group 1
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from cfseg.training.label_cohort import label_cohort
+
+    console, errors = Console(stderr=True, quiet=quiet), Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet) as bar:
+        task = bar.add_task("cases", total=None)
+
+        def on_case(found: "Labelled", done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of)
+            to = console if found.state == "done" else errors
+            to.print(_line(found), highlight=False, markup=False, soft_wrap=True)
+
+        summary = label_cohort(
+            dataset, bundle, out, stage=stage.value, groups=group or (), step=step, tumor=tumor,
+            device=device, threads=threads, on_case=on_case,
+        )  # fmt: skip
+    _close(console, summary)
+    raise typer.Exit(summary.exit_code)
+
+
+def _line(found: "Labelled") -> str:
+    if found.state != "done":
+        return f"{found.case}: {found.state}: {found.record['code']}: {found.record['message']}"
+    if found.skipped:
+        return f"{found.case}: done before, unchanged"
+    truth, pseudo = found.record["truth_voxels"], found.record["pseudo_voxels"]
+    return f"{found.case}: {truth} voxels of ground truth, {pseudo} pseudo-labelled"
+
+
+def _close(console: "Console", summary: "LabelSummary") -> None:
+    counts = summary.as_dict()["counts"]
+    parts = [f"{number} {state}" for state, number in counts.items() if number]
+    line = ", ".join(parts) or "no case to label: all that were asked for are annotated"
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if summary.settings["notice"]:
+        notice = f"Notice: {summary.settings['notice']}"
+        console.print(notice, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,82 @@
+"""Other data sets' label names, and the FLARE ids that they mean."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from cfseg.errors import UsageError
+from cfseg.labels import LABELS, TUMOR
+
+IDENTITY = {label.id: label.id for label in LABELS}
+_BACKGROUND = "background"
+_SYNONYMS = {
+    "kidneyright": 2,
+    "kidneyleft": 13,
+    "adrenalglandright": 7,
+    "adrenalglandleft": 8,
+    "rightadrenal": 7,
+    "leftadrenal": 8,
+    "postcava": 6,
+    "ivc": 6,
+    "oesophagus": 10,
+    "tumour": TUMOR.id,
+    "tumors": TUMOR.id,
+    "tumours": TUMOR.id,
+    "lesion": TUMOR.id,
+    "lesions": TUMOR.id,
+    "cancer": TUMOR.id,
+}
+
+
+def flare_id(name: str) -> int | None:
+    """Return the FLARE id that a label name means, None if it means none of them.
+
+    Case, spaces, ``_`` and ``-`` don't matter; the abbreviations of the official evaluation and
+    the names that TotalSegmentator, AMOS and the Medical Segmentation Decathlon use count too.
+    """
+    word = _word(name)
+    for label in LABELS:
+        if word in (_word(label.name), _word(label.abbreviation)):
+            return label.id
+    return _SYNONYMS.get(word)
+
+
+def label_map_from_names(labels: Mapping[str, object], path: Path) -> dict[int, int] | None:
+    """Return {id in the file: FLARE id} from the ``labels`` of a ``dataset.json``.
+
+    Args:
+        labels: {name: id} as nnU-Net v2 writes it, or {id: name} as the Decathlon does.
+        path: the file, for messages.
+
+    Returns:
+        None if the file's ids are FLARE's own, all 14 of them.
+
+    Raises:
+        UsageError: a name that means none of FLARE's labels, or an id that is not one number.
+    """
+    pairs = [_pair(key, value, path) for key, value in labels.items()]
+    named = [(number, name) for number, name in pairs if _word(name) != _BACKGROUND]
+    unknown = [name for _, name in named if flare_id(name) is None]
+    if unknown:
+        raise UsageError(
+            f"{path}: the label names {', '.join(map(repr, unknown))} are none of "
+            f"{', '.join(label.name for label in LABELS)}; say in manifest.json what the ids mean, "
+            'for example {"label_map": {"1": 1, "2": 0}, ...}, where 0 leaves a label out'
+        )
+    found = {number: flare_id(name) or 0 for number, name in named}
+    return None if found == IDENTITY else found
+
+
+def _pair(key: str, value: object, path: Path) -> tuple[int, str]:
+    number, name = (key, value) if isinstance(value, str) else (value, key)
+    try:
+        return int(str(number)), str(name)
+    except ValueError:
+        raise UsageError(
+            f"{path}: the label {name!r} has the id {number}; expected one number per label "
+            "(regions of several labels cannot be read)"
+        ) from None
+
+
+def _word(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name).lower()

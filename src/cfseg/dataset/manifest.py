@@ -1,0 +1,195 @@
+"""``manifest.json``: which labels are annotated in each case, and, if need be, where it lies.
+
+``{case: [annotated ids]}`` is the short form, ``[]`` an unlabelled case. The long form is an
+object with any of ``image``, ``label`` (paths relative to the manifest), ``annotated``, ``absent``
+and ``label_map`` ({id in the file: FLARE id}, 0 leaves a label out). Both may stand in one file. A
+``label_map`` beside the cases holds for all that have none of their own. All ids but the keys of a
+label map are FLARE's.
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from cfseg.errors import ResourceError, UsageError
+from cfseg.io import TEMPORARY_PREFIX
+from cfseg.labels import ORGAN_IDS, TUMOR
+
+if TYPE_CHECKING:
+    from cfseg.dataset.cases import Case
+
+NAME = "manifest.json"
+DEFAULT_KEY = "label_map"
+_IDS = frozenset((*ORGAN_IDS, TUMOR.id))
+_LABEL_MAP = TypeAdapter(dict[int, int])
+
+
+class ManifestCase(BaseModel):
+    """What a manifest says of one case; None where it says nothing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    image: Path | None = None
+    label: Path | None = None
+    annotated: tuple[int, ...] | None = None
+    absent: tuple[int, ...] = ()
+    label_map: dict[int, int] | None = None
+
+    @property
+    def is_unlabelled(self) -> bool:
+        """Whether it says outright that there is no label map."""
+        return "label" in self.model_fields_set and self.label is None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest, read.
+
+    Attributes:
+        path: of the file.
+        cases: what it says, by case.
+        label_map: for the cases that have none of their own.
+        problems: why what it says of a case cannot be used, by case.
+    """
+
+    path: Path
+    cases: dict[str, ManifestCase]
+    label_map: dict[int, int] | None = None
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest; what is wrong with single cases is kept as their problem.
+
+    Raises:
+        UsageError: the file as a whole is not a manifest.
+    """
+    found = _load(path)
+    default = _default_label_map(path, found.pop(DEFAULT_KEY, None))
+    cases, problems = {}, {}
+    for name, value in found.items():
+        cases[name], problem = _case(name, value)
+        if problem:
+            problems[name] = f"{path}: {name} {problem}"
+    return Manifest(path, cases, default, problems)
+
+
+def write_manifest(path: Path, cases: Iterable["Case"]) -> None:
+    """Write a manifest in the long form; paths are relative to it.
+
+    Raises:
+        ResourceError: the disk refuses.
+    """
+    folder = path.parent.resolve()
+    write_text(path, json.dumps({case.name: _long(case, folder) for case in cases}, indent=1))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file; it appears whole or not at all.
+
+    Raises:
+        ResourceError: the disk refuses.
+    """
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(text + "\n", encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise ResourceError(
+            f"{path} cannot be written: {error.strerror or error}", code="E_DISK"
+        ) from error
+
+
+def check_label_map(label_map: Mapping[int, int]) -> str:
+    """Return what is wrong with a label map, "" if nothing is."""
+    if any(not 0 <= source <= 255 for source in label_map):
+        return "has a label_map whose keys are not 0..255"
+    if label_map.get(0, 0) != 0:
+        return "has a label_map that gives the background 0 a label"
+    if not {*label_map.values()} <= {0, *_IDS}:
+        return "has a label_map to ids other than 0..14"
+    return ""
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise UsageError(
+            f"{path}: expected {{case: [annotated label ids]}}, found a {type(found).__name__}"
+        )
+    return found
+
+
+def _default_label_map(path: Path, value: object) -> dict[int, int] | None:
+    if value is None:
+        return None
+    try:
+        label_map = _LABEL_MAP.validate_python(value)
+    except ValidationError as error:
+        raise UsageError(
+            f"{path}: label_map: expected {{id in the files: FLARE id}}: {_first(error)}"
+        ) from error
+    if problem := check_label_map(label_map):
+        raise UsageError(f"{path} {problem}")
+    return label_map
+
+
+def _case(name: str, value: object) -> tuple[ManifestCase, str]:
+    """Return what is said of a case and what is wrong with it."""
+    try:
+        case = ManifestCase.model_validate(
+            value if isinstance(value, dict) else {"annotated": value}
+        )
+    except ValidationError as error:
+        return ManifestCase(), f"cannot be used: {_first(error)}"
+    if not _is_name(name):
+        return case, "cannot be the name of a file"
+    if not _IDS.issuperset(case.annotated or ()):
+        return case, "has ids other than 1..14"
+    if not {*case.absent} <= {*ORGAN_IDS}:
+        return case, "names as absent ids other than those of the organs, 1..13"
+    return case, check_label_map(case.label_map or {})
+
+
+def _is_name(name: str) -> bool:
+    return bool(name) and not name.startswith(".") and not {*name} & {*'/\\:*?"<>|\0'}
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']}"
+
+
+def _long(case: "Case", folder: Path) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "image": _relative(case.image, folder),
+        "label": None if case.label is None else _relative(case.label, folder),
+        "annotated": sorted(case.annotated),
+    }
+    if case.absent:
+        record["absent"] = sorted(case.absent)
+    if case.label_map is not None:
+        record["label_map"] = {str(k): v for k, v in case.label_map.items()}
+    return record
+
+
+def _relative(path: Path, folder: Path) -> str:
+    # The cohort may lie beside the manifest rather than below it; Path.relative_to cannot go up.
+    try:
+        return Path(os.path.relpath(path.resolve(), folder)).as_posix()
+    except ValueError:  # another drive
+        return path.resolve().as_posix()

@@ -1,0 +1,109 @@
+"""Weights of a trained network that may go into the bundle."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from cfseg.bundle.checkpoints import read_checkpoint
+from cfseg.bundle.nnunet_v2 import checkpoint_file, read_model_folder
+from cfseg.inference.predictor import Stage
+from cfseg.networks.build import load_network
+from cfseg.plan import ROLES, Role
+from cfseg.training.keep import kept_checkpoints
+
+NETWORKS = ("coarse", "tumor_1", "tumor_2", "organ")
+"""The order in which the candidates of each network are compared."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Weights of a network that may go into the bundle.
+
+    Attributes:
+        checkpoint: as ``read_model_folder(..., checkpoint=...)`` takes it.
+        epoch: after which these were the weights, counted from 1.
+        digest: of the weights; candidates are told apart by it.
+        load: gives the network, ready to predict.
+    """
+
+    checkpoint: str
+    epoch: int
+    digest: str
+    load: Callable[[], Stage] = field(compare=False)
+
+
+def candidates_of(
+    model: Path,
+    network: str,
+    device: torch.device,
+    *,
+    fallback: str = "checkpoint_best.pth",
+    decoder_stop: int = 0,
+) -> tuple[Candidate, ...]:
+    """Return the kept weights of a trained network, best by validation first.
+
+    Args:
+        model: nnU-Net's model folder.
+        network: ``coarse``, ``tumor_1``, ``tumor_2`` or ``organ``.
+        device: where candidates run.
+        fallback: the checkpoint that is the only candidate where none was kept.
+        decoder_stop: of the coarse network, see :class:`cfseg.recipes.recipe.Cascade`.
+
+    Raises:
+        ModelError: there is no checkpoint at all.
+    """
+    names = [(kept.checkpoint, kept.epoch) for kept in kept_checkpoints(model)]
+    if not names:
+        epoch = read_checkpoint(checkpoint_file(model, None, fallback)).get("current_epoch", 0)
+        names = [(fallback, int(epoch))]
+    stop = decoder_stop if network == "coarse" else 0
+    return tuple(
+        Candidate(
+            name,
+            epoch,
+            _sha256(checkpoint_file(model, None, name)),
+            partial(load_network_of, model, network, name, device, stop),
+        )
+        for name, epoch in names
+    )
+
+
+def load_network_of(
+    model: Path, network: str, checkpoint: str, device: torch.device, decoder_stop: int = 0
+) -> Stage:
+    """Load a trained network as a stage of the cascade.
+
+    Args:
+        model: nnU-Net's model folder.
+        network: ``coarse``, ``tumor_1``, ``tumor_2`` or ``organ``.
+        checkpoint: see :class:`Candidate`.
+        device: where it runs.
+        decoder_stop: see :class:`cfseg.recipes.recipe.Cascade`.
+
+    Raises:
+        ModelError: something is missing or damaged.
+    """
+    role = role_of(network)
+    plan, weights = read_model_folder(model, role, checkpoint=checkpoint)
+    return Stage(role, network, plan, load_network(plan, weights, device, decoder_stop), device)
+
+
+def role_of(network: str) -> Role:
+    """Return the role of a network of this name.
+
+    Raises:
+        ValueError: there is no such network.
+    """
+    for role in ROLES:
+        if network in NETWORKS and network.startswith(role):
+            return role
+    raise ValueError(f"no network is called {network!r}; they are {', '.join(NETWORKS)}")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

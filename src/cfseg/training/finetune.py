@@ -1,0 +1,77 @@
+"""Fine-tuning: a network starts from the weights that a bundle has for the same role."""
+
+from pathlib import Path
+
+import torch
+
+from cfseg.bundle.bundle import read_weights
+from cfseg.bundle.manifest import StageEntry, read_manifest
+from cfseg.errors import ModelError, UsageError
+from cfseg.plan import Role, StagePlan
+
+RECIPE_KEYS = {
+    "features": "features",
+    "n_conv_encoder": "n_conv_encoder",
+    "n_conv_decoder": "n_conv_decoder",
+}
+"""Which recipe key of a stage decides which part of the architecture."""
+
+
+def find_start(bundle: Path, role: Role, weight: int) -> StageEntry:
+    """Return the bundle's network for a role: that of the same weight, else the first.
+
+    Args:
+        bundle: its folder.
+        role: of the network to be trained.
+        weight: 1 or 2.
+
+    Raises:
+        ModelError: it is not a bundle.
+        UsageError: the bundle has no network for the role.
+    """
+    entries = [entry for entry in read_manifest(bundle).stages if entry.role == role]
+    if not entries:
+        raise UsageError(
+            f"--init {bundle}: the bundle has no {role} network to start from; give another "
+            "bundle, or train the stages that it has with --stage"
+        )
+    return entries[weight - 1] if weight <= len(entries) else entries[0]
+
+
+def start_from(network: torch.nn.Module, plan: StagePlan, bundle: Path, entry: StageEntry) -> None:
+    """Copy the weights of a bundle's network into a new one.
+
+    Args:
+        network: nnU-Net's, freshly initialized.
+        plan: of that network.
+        bundle: the folder of the bundle.
+        entry: the bundle's network, see :func:`find_start`.
+
+    Raises:
+        UsageError: the two networks differ in their architecture or their labels.
+        ModelError: the weights are missing or damaged.
+    """
+    _check_same(plan, entry, bundle)
+    weights = read_weights(bundle / entry.weights, entry.sha256)
+    # A bundle names each tensor once, nnU-Net's module some of them twice: hence not strict.
+    unknown = network.load_state_dict(weights, strict=False).unexpected_keys
+    if unknown:
+        raise ModelError(
+            f"{bundle / entry.weights}: {unknown[0]} is not a tensor of the network; make the "
+            "bundle again"
+        )
+
+
+def _check_same(plan: StagePlan, entry: StageEntry, bundle: Path) -> None:
+    here, there = plan.architecture.model_dump(), entry.plan.architecture.model_dump()
+    here["labels"], there["labels"] = plan.labels, entry.plan.labels
+    different = [key for key in here if here[key] != there[key]]
+    if not different:
+        return
+    listed = "; ".join(f"{key}: bundle {there[key]}, here {here[key]}" for key in different)
+    keys = [f"training.{entry.role}.{RECIPE_KEYS[key]}" for key in different if key in RECIPE_KEYS]
+    advice = f"set {', '.join(keys)} as in the bundle" if keys else "give another bundle"
+    raise UsageError(
+        f"--init {bundle}: its {entry.name} network is built differently ({listed}); {advice}, "
+        "or train from the start"
+    )

@@ -1,0 +1,80 @@
+"""What became of the cases that ``cfseg pseudo-label`` was asked to label."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cfseg.dataset.problems import exit_code
+
+State = Literal["done", "refused", "failed"]
+FILE = "pseudo_labels.json"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What became of one case.
+
+    Attributes:
+        case: its name.
+        state: ``done``, ``refused`` (bad input) or ``failed``.
+        skipped: it was done before and nothing changed.
+        record: all of ``status/CASE.json``.
+    """
+
+    case: str
+    state: State
+    skipped: bool
+    record: dict[str, Any]
+
+
+OnCase = Callable[[Labelled, int, int], None]
+"""Called after each case with what became of it, the cases done and the cases in all."""
+
+
+@dataclass(frozen=True)
+class LabelSummary:
+    """What became of all cases."""
+
+    cases: tuple[Labelled, ...]
+    settings: dict[str, Any]
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done, 3 some refused or failed, 4 none done or none found."""
+        done = sum(case.state == "done" for case in self.cases)
+        return exit_code(done, len(self.cases) - done)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what ``pseudo_labels.json`` holds."""
+        counts = Counter(case.state for case in self.cases)
+        states: tuple[State, ...] = ("done", "refused", "failed")
+        return {
+            **self.settings,
+            "counts": {state: counts.get(state, 0) for state in states},
+            "cases": {case.case: case.record for case in self.cases},
+        }
+
+
+def with_earlier(summary: LabelSummary, file: Path) -> LabelSummary:
+    """Add the cases that earlier runs, of other groups, labelled with the same settings.
+
+    Args:
+        summary: of this run.
+        file: ``pseudo_labels.json`` of earlier runs.
+    """
+    try:
+        earlier = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return summary
+    if any(earlier.get(key) != value for key, value in summary.settings.items()):
+        return summary
+    now = {case.case: case for case in summary.cases}
+    before = {
+        name: Labelled(name, record["state"], True, record)
+        for name, record in earlier["cases"].items()
+    }
+    merged = before | now
+    return LabelSummary(tuple(merged[name] for name in sorted(merged)), summary.settings)

@@ -1,0 +1,290 @@
+"""Which network learns from which cases and labels (paper 2.2; the teacher of FLARE22's winner).
+
+The coarse model learns from the fully labelled cases; its labels complete the others for the tumor
+models; the organ model learns from all cases, with labels from where the recipe says.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cfseg.dataset.cases import Case, read_labels
+from cfseg.dataset.pseudo_labels import merge, organs_under_tumor, truth_is_kept
+from cfseg.dataset.splits import split
+from cfseg.errors import CfsegError, InputError, UsageError
+from cfseg.geometry import Geometry
+from cfseg.io import read_scan
+from cfseg.plan import Role
+from cfseg.recipes.training import StageTraining, Training
+from cfseg.training.inputs import Digests, stage_inputs
+from cfseg.training.label_sources import GivenLabels, LabelSource, NoLabels, PredictedLabels
+from cfseg.training.pseudo_labels import pseudo_file, read_pseudo_label
+from cfseg.training.steps import Report
+from cfseg.training.teacher import FILE, AgreedLabels, write_changes
+from cfseg.training.workspace import StageFolder, prepare, write_case
+from cfseg.volume import LabelMap
+
+Ids = npt.NDArray[np.uint8]
+
+
+class Learner:
+    """A network to be trained, or two that differ in their initialization, and what it learns from.
+
+    Args:
+        key: of its steps: ``coarse``, ``tumor``, ``organ``, ``teacher_1``.
+        about: in words.
+        folder: its data and results.
+        stage: how it is trained.
+        cases: that it learns from; those that ``labels`` leaves out are known only later.
+        labels: of organs that nobody annotated.
+        serves: the stages that cannot be had without it.
+        training: the recipe's.
+        digests: known ones of the cases' files.
+        init: digest of the bundle whose weights it starts from; None for random ones.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        about: str,
+        folder: StageFolder,
+        stage: StageTraining,
+        cases: Sequence[Case],
+        labels: LabelSource,
+        serves: tuple[Role, ...],
+        training: Training,
+        digests: Digests,
+        init: str | None = None,
+    ) -> None:
+        self.key, self.about, self.folder, self.stage = key, about, folder, stage
+        self.cases, self.labels, self.serves = tuple(cases), labels, serves
+        self.training, self.digests, self.init = training, digests, init
+
+    @property
+    def weights(self) -> int:
+        """How many networks there are; a teacher is one."""
+        return 1 if self.folder.round else self.stage.weights
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The names of the networks' steps."""
+        if self.folder.round:
+            return (self.key,)
+        return tuple(f"{self.key}_{weight}" for weight in range(1, self.weights + 1))
+
+    @cached_property
+    def inputs(self) -> dict[str, dict[str, Any]]:
+        """What decides the ``data``, and what decides each ``network``."""
+        found = stage_inputs(
+            self.training, self.stage, self.cases, self.labels.inputs, self.digests
+        )
+        if self.init is not None:
+            found["network"]["init"] = self.init
+        return found
+
+    def cases_now(self) -> tuple[Case, ...]:
+        """Return the cases that it learns from, once all labels are there."""
+        left_out = self.labels.left_out()
+        return tuple(case for case in self.cases if case.name not in left_out)
+
+    def prepare(self, report: Report) -> None:
+        """Write and preprocess the cases with the labels to be learned; goes on after a stop.
+
+        Args:
+            report: gets a line if cases are left out.
+
+        Raises:
+            InputError: as :meth:`target`, or a scan cannot be read.
+        """
+        training, cases = self.training, self.cases_now()
+        if len(cases) < len(self.cases):
+            left_out = len(self.cases) - len(cases)
+            report(f"{left_out} cases left out: their labels changed most between rounds")
+        for case in cases:
+            if not self.folder.image(case.name).exists():
+                volume = read_scan(case.image).volume
+                labels = LabelMap(self.target(case, volume.geometry), volume.geometry)
+                write_case(self.folder, case.name, volume, labels, training.z_margin_slices)
+        names = [case.name for case in cases]
+        parts = split(names, training.validation_fraction, training.seed)
+        prepare(self.folder, training, self.stage, parts)
+
+    def target(self, case: Case, geometry: Geometry) -> Ids:
+        """Return the (Z, Y, X) label map to be learned for a case.
+
+        Args:
+            case: in question.
+            geometry: of its scan.
+
+        Raises:
+            InputError: a label map cannot be read, or lies on another grid than the scan.
+        """
+        truth = truth_of(case, geometry)
+        return completed(case, truth, self.labels.read(case, geometry), self.folder.role)
+
+
+def truth_of(case: Case, geometry: Geometry) -> Ids:
+    """Return the (Z, Y, X) ground truth of a case, background if it has none.
+
+    Raises:
+        InputError: it cannot be read, or (``E_GRID``) lies on another grid than the scan.
+    """
+    if case.label is None:
+        return np.zeros(geometry.shape, dtype=np.uint8)
+    labels = read_labels(case)
+    if not labels.geometry.matches(geometry):
+        raise InputError(
+            f"{case.name}: {case.label.name} lies on another grid than {case.image.name}; repair "
+            "it, or leave the case out (cfseg dataset check lists all such cases)",
+            code="E_GRID",
+        )
+    return labels.ids
+
+
+def completed(case: Case, truth: Ids, pseudo: Ids, role: Role) -> Ids:
+    """Return the (Z, Y, X) label map that a stage learns; the tumor model alone learns tumors.
+
+    Args:
+        case: says what is annotated.
+        truth: (Z, Y, X) ground truth.
+        pseudo: (Z, Y, X) label map of a model.
+        role: of the stage.
+    """
+    rule = merge if role == "tumor" else organs_under_tumor
+    target = rule(truth, pseudo, case.annotated)
+    if not truth_is_kept(truth, target, case.annotated):
+        raise CfsegError(f"{case.name}: merging changed annotated voxels; this is a bug")
+    return target
+
+
+class Curriculum:
+    """All networks of a recipe and the labels between them.
+
+    Attributes:
+        cases: all of the cohort.
+        unfinished: those that get labels from a model: organs are missing, or hidden by a tumor.
+        coarse: the coarse model.
+        tumor: the tumor models.
+        organ: the organ model.
+        steps: networks and labels in the order of the chain.
+
+    Args:
+        cases: of the cohort.
+        work: the workspace.
+        training: the recipe's.
+        digests: known ones of the cases' files.
+        init: digest of the bundle that the stages start from; a teacher does not.
+
+    Raises:
+        UsageError: the cohort cannot teach a stage, or label maps of another method are missing.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        work: Path,
+        training: Training,
+        digests: Digests,
+        init: str | None = None,
+    ) -> None:
+        self.cases, self.work, self.training = tuple(cases), work, training
+        self.digests, self.init = digests, init
+        self.unfinished = tuple(c for c in cases if not c.has_all_organs or c.has_tumor)
+        given = training.organ_labels not in ("coarse", "teacher")
+        first: tuple[Role, ...] = ("tumor",) if given else ("tumor", "organ")
+        self.coarse = self._stage("coarse", self._coarse_cases(), NoLabels(), ("coarse", *first))
+        labels = self._labels("pseudo_labels", work / "pseudo_labels", self.coarse, first)
+        self.tumor = self._stage("tumor", self._tumor_cases(), labels, ("tumor",))
+        self.steps: list[Learner | PredictedLabels] = [self.coarse, labels, self.tumor]
+        self.organ = self._stage("organ", self.cases, self._organ_labels(labels), ("organ",))
+        self.steps.append(self.organ)
+
+    @property
+    def learners(self) -> tuple[Learner, ...]:
+        """The networks in the order of the chain."""
+        return tuple(step for step in self.steps if isinstance(step, Learner))
+
+    def compare_rounds(self, labels: PredictedLabels) -> None:
+        """Write how much the labels of a round of the teacher differ from those of the one before.
+
+        Args:
+            labels: of the newer round; nothing is written for a first one.
+        """
+        before = labels.teacher.labels
+        if labels.teacher.folder.round < 2 or not isinstance(before, PredictedLabels):
+            return
+
+        def read(folder: Path, case: Case) -> Ids:
+            pseudo = read_pseudo_label(pseudo_file(folder, case))
+            truth = np.zeros_like(pseudo) if case.label is None else read_labels(case).ids
+            return completed(case, truth, pseudo, "organ")
+
+        write_changes(
+            self.work / "teacher" / FILE,
+            labels.cases,
+            lambda case: read(before.folder, case),
+            lambda case: read(labels.folder, case),
+        )
+
+    def _coarse_cases(self) -> list[Case]:
+        full_only = self.training.coarse_cases == "full"
+        found = [c for c in self.cases if c.has_all_organs and not (full_only and c.has_tumor)]
+        if not found:
+            raise UsageError(
+                "no case has all 13 organs annotated, so no coarse model can be trained; check "
+                "manifest.json, or set training.coarse_cases=all_organs to use cases with tumors"
+            )
+        return found
+
+    def _tumor_cases(self) -> list[Case]:
+        found = [c for c in self.cases if c.has_tumor]
+        if not found:
+            raise UsageError(
+                "no case has tumors annotated, so no tumor model can be trained; "
+                "check manifest.json"
+            )
+        return found
+
+    def _organ_labels(self, coarse: PredictedLabels) -> LabelSource:
+        """Return the labels for the organ model, and put the rounds of a teacher into the chain."""
+        source, teacher = self.training.organ_labels, self.training.teacher
+        if source == "coarse":
+            return coarse
+        if source != "teacher" or teacher is None:
+            return GivenLabels(Path(source), self.unfinished, self.digests)
+        labels = coarse
+        for number in range(1, teacher.rounds + 1):
+            labels = self._round(number, teacher, labels)
+        return AgreedLabels(labels, self.work / "teacher" / FILE, teacher.drop_fraction)
+
+    def _round(self, number: int, stage: StageTraining, labels: PredictedLabels) -> PredictedLabels:
+        cases = self.cases if number > 1 else [c for c in self.cases if c.has_all_organs]
+        key, folder = f"teacher_{number}", StageFolder(self.work, "organ", number)
+        learner = Learner(
+            key, f"the teacher, round {number}", folder, stage, cases, labels, ("organ",),
+            self.training, self.digests,
+        )  # fmt: skip
+        place = self.work / "teacher" / f"labels_{number}"
+        found = self._labels(f"{key}_labels", place, learner, ("organ",))
+        self.steps += [learner, found]
+        return found
+
+    def _stage(
+        self, role: Role, cases: Sequence[Case], labels: LabelSource, serves: tuple[Role, ...]
+    ) -> Learner:
+        stage: StageTraining = getattr(self.training, role)
+        return Learner(
+            role, f"the {role} model", StageFolder(self.work, role), stage, cases, labels, serves,
+            self.training, self.digests, self.init,
+        )  # fmt: skip
+
+    def _labels(
+        self, name: str, folder: Path, teacher: Learner, serves: tuple[Role, ...]
+    ) -> PredictedLabels:
+        return PredictedLabels(
+            name, folder, teacher, self.unfinished, self.training, self.digests, serves
+        )

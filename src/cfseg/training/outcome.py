@@ -1,0 +1,98 @@
+"""What comes of the trained networks: which of their weights go into the bundle (paper 2.2)."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from cfseg.bundle.bundle import Network
+from cfseg.bundle.nnunet_v2 import read_model_folder
+from cfseg.dataset.cases import Case
+from cfseg.plan import ROLES, Role
+from cfseg.recipes.recipe import Cascade
+from cfseg.training.candidates import Candidate, candidates_of
+from cfseg.training.keep import write_json
+from cfseg.training.learners import Curriculum, Learner
+from cfseg.training.selection import select
+from cfseg.training.steps import Report
+
+FILE = "selection.json"
+
+
+def network_name(role: Role, weight: int) -> str:
+    """Return what a network is called in a cascade: ``coarse``, ``tumor_1``, ``organ``."""
+    return f"{role}_{weight}" if role == "tumor" else role
+
+
+def rank(
+    curriculum: Curriculum,
+    cascade: Cascade,
+    cases: Sequence[Case],
+    folder: Path,
+    fallback: str,
+    device: torch.device,
+    report: Report,
+) -> None:
+    """Rank the kept weights of all networks by the whole cascade and write the winners.
+
+    Args:
+        curriculum: with its networks trained.
+        cascade: how they work together.
+        cases: the selection set, fully labelled.
+        folder: gets ``selection.json``.
+        fallback: checkpoint of a network of which no weights were kept.
+        device: where they run.
+        report: gets lines of progress and the table.
+    """
+    candidates: dict[str, Sequence[Candidate]] = {
+        network_name(role, weight): candidates_of(
+            learner.folder.model(weight),
+            network_name(role, weight),
+            device,
+            fallback=fallback,
+            decoder_stop=cascade.decoder_stop,
+        )
+        for role, weight, learner in _networks(curriculum)
+    }
+    found = select(candidates, cascade, cases, folder, report)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / FILE, found.as_dict())
+
+
+def selected(folder: Path, role: Role, weight: int) -> str:
+    """Return the checkpoint of a network that :func:`rank` found best.
+
+    Args:
+        folder: that has ``selection.json``.
+        role: of the network.
+        weight: 1 or 2.
+    """
+    chosen = json.loads((folder / FILE).read_text(encoding="utf-8"))["chosen"]
+    return str(chosen[network_name(role, weight)]["checkpoint"])
+
+
+def trained_networks(
+    curriculum: Curriculum, checkpoint_of: Callable[[Role, int], str]
+) -> list[Network]:
+    """Read the networks of a cascade for a bundle.
+
+    Args:
+        curriculum: with its networks trained.
+        checkpoint_of: gives the file name of the weights of a network.
+    """
+    networks: list[Network] = []
+    for role, weight, learner in _networks(curriculum):
+        name = checkpoint_of(role, weight)
+        plan, weights = read_model_folder(learner.folder.model(weight), role, checkpoint=name)
+        about = {"weight": weight, "cases": len(learner.folder.cases())}
+        about |= {"epochs": learner.stage.epochs}
+        networks.append((role, plan, weights, about | {"checkpoint": name}))
+    return networks
+
+
+def _networks(curriculum: Curriculum) -> Iterator[tuple[Role, int, Learner]]:
+    for role in ROLES:
+        learner: Learner = getattr(curriculum, role)
+        for weight in range(1, learner.weights + 1):
+            yield role, weight, learner
