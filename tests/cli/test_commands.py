@@ -55,7 +55,7 @@ def test_an_error_is_one_line_and_its_exit_code(tmp_path: Path) -> None:
 
 def test_every_command_of_the_readme_exists() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    used = set(re.findall(r"^cfseg ([a-z]+)", text, flags=re.MULTILINE))
+    used = set(re.findall(r"^cfseg ([a-z-]+)", text, flags=re.MULTILINE))
     assert used <= set(VERBS)
     assert {"predict", "train", "evaluate", "phantom", "bundle"} <= used
     targets = set(re.findall(r"^make ([a-z]+)", text, flags=re.MULTILINE))

@@ -189,7 +189,7 @@ def test_the_selection_comes_last_and_decides_the_weights(trained):
     assert plan[-2] == "selection: rank the kept weights on 6 cases"
     chosen.select()
     kept = {chosen.checkpoint_of(*which) for which in (("coarse", 1), ("tumor", 2), ("organ", 1))}
-    assert kept == {"kept/epoch_0001.pth"}
+    assert kept == {"kept/checkpoint_epoch_0001.pth"}
     assert trained.pipeline.checkpoint_of("organ", 1) == "checkpoint_best.pth"
 
 

@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cfseg.training.label_cohort import Labelled, LabelSummary
+    from cfseg.training.label_summary import Labelled, LabelSummary
 
 
 class Network(StrEnum):
