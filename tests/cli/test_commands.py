@@ -38,6 +38,12 @@ def test_each_verb_has_help(verb: str) -> None:
         assert "Example: cfseg" in result.output
 
 
+def test_help_keeps_what_stands_in_square_brackets() -> None:
+    result = CliRunner().invoke(app, ["train", "--help"])
+    assert "{case: [label ids]}" in " ".join(result.output.split())
+    assert "[default: all]" in " ".join(result.output.split())
+
+
 def test_version() -> None:
     assert CliRunner().invoke(app, ["--version"]).output.startswith("cfseg 0.")
 

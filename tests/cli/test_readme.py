@@ -18,7 +18,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid  # 
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "src" / "cfseg" / "models" / "demo" / "bundle.json"
-SHORTER = {"--cases 96": "--cases 6", "--recipe demo": "--recipe tiny"}
+SHORTER = {"--cases 96": "--cases 6", "--test 10": "--test 1", "--recipe demo": "--recipe tiny"}
 """What would take an hour, and what stands in for it here."""
 NEEDS_A_DOWNLOAD = ("import-v1", "-m authors")
 """Tested in tests/bundle with files of the same layout."""
