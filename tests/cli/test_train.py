@@ -149,8 +149,10 @@ def test_a_bar_with_the_time_left_on_a_terminal(tmp_path, capsys, monkeypatch):
     assert "a line" in capsys.readouterr().err
 
 
+# A shell starts background jobs, and so perhaps these tests, with SIGINT ignored.
 STUCK = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from cfseg import cli
 from cfseg.training import pipeline
 
