@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ from cfseg.errors import (
     ResourceError,
     UsageError,
 )
-from cfseg.io import case_id, find_scans
+from cfseg.io import case_id, find_scans, write_json
 from cfseg.segmenter import Segmentation, Segmenter
 
 State = Literal["done", "empty", "refused", "failed"]
@@ -172,21 +171,6 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResourceError(f"{folder} cannot be made: {error.strerror}", code="E_DISK") from error
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write JSON under a temporary name and rename it.
-
-    Raises:
-        ResourceError: the disk refuses.
-    """
-    temporary = path.with_name(f".tmp-{uuid4().hex}-{path.name}")
-    try:
-        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ResourceError(f"{path} cannot be written: {error.strerror}", code="E_DISK") from error
 
 
 class _CaseRun:

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from cfseg.io import write_json
 from cfseg.plan import Architecture, Intensity, StagePlan
 from cfseg.recipes.recipe import load
 from cfseg.training.cost import (
@@ -17,7 +18,6 @@ from cfseg.training.cost import (
     read_plan,
     write_cost,
 )
-from cfseg.training.keep import write_json
 
 NNUNET = {
     "n_stages": 2,

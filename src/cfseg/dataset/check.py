@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,10 +11,10 @@ from typing import Any
 
 from cfseg.dataset.cases import Case, each, present_labels, read_mapped, settled
 from cfseg.dataset.layouts import CHANNEL, Cohort, Entry, list_cohort, stem
-from cfseg.dataset.manifest import NAME, write_manifest, write_text
+from cfseg.dataset.manifest import NAME, write_manifest
 from cfseg.dataset.problems import Problem, check_out, exit_code, problem_from
 from cfseg.geometry import Geometry
-from cfseg.io import read_scan
+from cfseg.io import read_scan, write_json, write_text
 from cfseg.labels import NAMES
 from cfseg.volume import LabelMap
 
@@ -130,8 +129,8 @@ def check(
     cases = sorted((*checked, *orphans), key=lambda case: case.name)
     summary = CheckSummary(cohort.root, cohort.layout, tuple(cases))
     if out is not None:
-        write_text(out / "check.json", json.dumps(summary.as_dict(), indent=1))
-        write_text(out / "check.csv", summary.csv_text())
+        write_json(out / "check.json", summary.as_dict())
+        write_text(out / "check.csv", summary.csv_text() + "\n")
         if manifest:
             write_manifest(out / NAME, summary.good)
     return summary

@@ -4,7 +4,6 @@
 6 (all 13 organs).
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ from typing import Any
 
 from cfseg.dataset.cases import Case, as_case, each
 from cfseg.dataset.layouts import Entry, list_cohort
-from cfseg.dataset.manifest import NAME, write_manifest, write_text
+from cfseg.dataset.manifest import NAME, write_manifest
 from cfseg.dataset.problems import Problem, check_out, exit_code, problem_from
+from cfseg.io import write_json
 from cfseg.labels import NAMES
 
 Progress = Callable[[int, int], None]
@@ -170,7 +170,7 @@ def groups(
             progress(done, len(cohort.entries))
     grouping = Grouping(cohort.root, cohort.layout, group(cases), tuple(refused))
     if out is not None:
-        write_text(out / "groups.json", json.dumps(grouping.as_dict(), indent=1))
+        write_json(out / "groups.json", grouping.as_dict())
         if manifest:
             write_manifest(out / NAME, grouping.cases)
     return grouping

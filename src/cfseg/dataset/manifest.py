@@ -9,7 +9,6 @@ label map are FLARE's.
 
 import json
 import os
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from cfseg.errors import ResourceError, UsageError
-from cfseg.io import TEMPORARY_PREFIX
+from cfseg.errors import UsageError
+from cfseg.io import write_json
 from cfseg.labels import ORGAN_IDS, TUMOR
 
 if TYPE_CHECKING:
@@ -87,27 +86,7 @@ def write_manifest(path: Path, cases: Iterable["Case"]) -> None:
         ResourceError: the disk refuses.
     """
     folder = path.parent.resolve()
-    write_text(path, json.dumps({case.name: _long(case, folder) for case in cases}, indent=1))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file; it appears whole or not at all.
-
-    Raises:
-        ResourceError: the disk refuses.
-    """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text + "\n", encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise ResourceError(
-            f"{path} cannot be written: {error.strerror or error}", code="E_DISK"
-        ) from error
+    write_json(path, {case.name: _long(case, folder) for case in cases})
 
 
 def check_label_map(label_map: Mapping[int, int]) -> str:

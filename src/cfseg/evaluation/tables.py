@@ -5,7 +5,6 @@ import io
 import json
 import math
 import platform
-import uuid
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import scipy
 
 from cfseg.errors import ResourceError
 from cfseg.evaluation.scores import CaseScores, Summary
-from cfseg.io import TEMPORARY_PREFIX
+from cfseg.io import write_text
 from cfseg.labels import NAMES
 
 
@@ -28,9 +27,9 @@ def write_scores(folder: Path, summary: Summary) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / "scores.csv", csv_text(summary))
-        _write(folder / "scores.json", json_text(summary))
-        _write(folder / "scores.txt", official_text(summary))
+        write_text(folder / "scores.csv", csv_text(summary))
+        write_text(folder / "scores.json", json_text(summary))
+        write_text(folder / "scores.txt", official_text(summary))
     except OSError as error:
         raise ResourceError(
             f"the scores cannot be written to {folder}: {error.strerror or error}", code="E_DISK"
@@ -92,12 +91,3 @@ def _case(case: CaseScores) -> dict[str, Any]:
 
 def _by_key(scores: dict[str, float]) -> dict[str, float | None]:
     return {key: score if math.isfinite(score) else None for key, score in scores.items()}
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,12 +1,12 @@
 """Files to volumes and back: NIfTI and DICOM in, label maps on the input's own grid out."""
 
+from cfseg.io.atomic import replacing, write_json, write_text
 from cfseg.io.names import case_id, find_scans, is_scan_name
 from cfseg.io.scan import Scan, read_label_map, read_scan, scan_from_image
 from cfseg.io.source import SourceGrid
-from cfseg.io.write import TEMPORARY_PREFIX, label_image, to_source_array, write_label_map
+from cfseg.io.write import label_image, to_source_array, write_label_map
 
 __all__ = [
-    "TEMPORARY_PREFIX",
     "Scan",
     "SourceGrid",
     "case_id",
@@ -15,7 +15,10 @@ __all__ = [
     "label_image",
     "read_label_map",
     "read_scan",
+    "replacing",
     "scan_from_image",
     "to_source_array",
+    "write_json",
     "write_label_map",
+    "write_text",
 ]

@@ -12,12 +12,12 @@ import numpy.typing as npt
 from nibabel.nifti1 import Nifti1Extension
 
 from cfseg.errors import InputError, ResourceError, UsageError
+from cfseg.io.atomic import TEMPORARY_PREFIX
 from cfseg.io.nifti import read_nifti
 from cfseg.io.source import SourceGrid
 from cfseg.labels import LABELS
 from cfseg.volume import LabelMap
 
-TEMPORARY_PREFIX = ".tmp-"
 _XML_CODE = 0
 """Extension code under which other tools look for label names (unknown, its text is XML)."""
 

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import nibabel as nib
 import numpy as np
 
 from cfseg.errors import ResourceError, UsageError
 from cfseg.geometry import Geometry
+from cfseg.io import replacing, write_json
 from cfseg.labels import LABELS, ORGAN_IDS, TUMOR
 from cfseg.phantoms.phantom import PhantomSpec, Spacing, generate
 
@@ -181,7 +181,7 @@ def _claim(out: Path, values: dict[str, Any]) -> None:
     note = out / "cohort.json"
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) != values:
         raise UsageError(f"{out} holds a cohort made with other values; choose another folder")
-    _write_text(note, json.dumps(values, indent=2) + "\n")
+    write_json(note, values)
 
 
 def _write_case(job: Job, seed: int, spacing: Spacing) -> None:
@@ -200,7 +200,7 @@ def _write_case(job: Job, seed: int, spacing: Spacing) -> None:
         _save(job.folder / "labelsTr" / f"{job.case}.nii.gz", kept, grid, axes)
     if job.truth is not None:
         _save(job.truth / "labelsTr" / f"{job.case}.nii.gz", full, grid, axes)
-    _write_text(meta, json.dumps(phantom.meta, indent=2) + "\n")
+    write_json(meta, phantom.meta)
 
 
 def _axes(seed: int, index: int) -> str:
@@ -226,13 +226,8 @@ def _save(path: Path, array: np.ndarray, geometry: Geometry, axes: str) -> None:
     image.header.set_xyzt_units("mm")
     image.set_sform(image.affine, code=1)
     image.set_qform(image.affine, code=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{uuid4().hex}-{path.name}")
-    try:
+    with replacing(path) as temporary:
         nib.save(image, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _describe(out: Path, jobs: list[Job], groups: bool) -> None:
@@ -246,14 +241,7 @@ def _describe(out: Path, jobs: list[Job], groups: bool) -> None:
             "file_ending": ".nii.gz",
             "description": "synthetic abdominal CT made by cfseg phantom",
         }
-        _write_text(folder / "dataset.json", json.dumps(description, indent=2) + "\n")
+        write_json(folder / "dataset.json", description)
         if groups and folder == out:
             manifest = {job.case: list(job.annotated or ()) for job in here}
-            _write_text(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{uuid4().hex}-{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+            write_json(folder / "manifest.json", manifest)

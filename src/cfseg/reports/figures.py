@@ -1,6 +1,5 @@
 """Pictures of a case: the CT with prediction and reference laid over it."""
 
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -15,7 +14,7 @@ from matplotlib.patches import Patch
 from cfseg.components import components
 from cfseg.errors import ResourceError
 from cfseg.geometry import Triple, TripleMm
-from cfseg.io import TEMPORARY_PREFIX
+from cfseg.io import replacing
 from cfseg.labels import LABELS, ORGAN_IDS, TUMOR, Label
 from cfseg.volume import LabelMap, Volume
 
@@ -87,12 +86,8 @@ def montage(
 
 
 def _save(figure: Figure, path: Path) -> None:
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name}")
-    try:
+    with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI, facecolor=_BACKGROUND)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def draw_montage(

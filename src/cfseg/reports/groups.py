@@ -1,6 +1,5 @@
 """A picture of a cohort's groups, after the paper's Fig. 1, and of which labels are annotated."""
 
-import uuid
 from collections import Counter
 from pathlib import Path
 
@@ -9,8 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cfseg.dataset.groups import MEANING, Grouping
-from cfseg.errors import ResourceError
-from cfseg.io import TEMPORARY_PREFIX
+from cfseg.io import replacing
 from cfseg.labels import LABELS
 
 DPI = 110
@@ -32,18 +30,8 @@ def groups_figure(grouping: Grouping, path: Path) -> None:
         ResourceError: the file cannot be written.
     """
     figure = draw_groups(grouping)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            figure.savefig(temporary, format="png", dpi=DPI)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise ResourceError(
-            f"the picture {path} cannot be written: {error.strerror or error}", code="E_DISK"
-        ) from error
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI)
 
 
 def draw_groups(grouping: Grouping) -> Figure:

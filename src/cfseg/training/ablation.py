@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from cfseg.batch import make_folder, write_json
+from cfseg.batch import make_folder
 from cfseg.bundle.bundle import Manifest, digest, read_manifest
 from cfseg.bundle.manifest import MANIFEST
 from cfseg.dataset.cases import Case, read_labels
 from cfseg.errors import EXIT_NONE_DONE, EXIT_OK, EXIT_PARTIAL, InputError, UsageError
 from cfseg.evaluation.flare import score_case
 from cfseg.evaluation.scores import CaseScores
-from cfseg.io import SourceGrid, read_label_map, read_scan
+from cfseg.io import SourceGrid, read_label_map, read_scan, write_json
 from cfseg.labels import NAMES
 from cfseg.recipes.recipe import Cascade, with_overrides
 from cfseg.training.ablation_rows import Variant, label_maps, rows_of, variants

@@ -8,10 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cfseg.batch import make_folder, write_json
-from cfseg.errors import ResourceError
+from cfseg.batch import make_folder
 from cfseg.evaluation.statistics import spread
-from cfseg.io import TEMPORARY_PREFIX
+from cfseg.io import write_json, write_text
 from cfseg.labels import LABELS, NAMES
 from cfseg.training.ablation import Ablation, as_record
 from cfseg.training.ablation_tables import (
@@ -31,8 +30,8 @@ def write_tables(folder: Path, ablation: Ablation) -> None:
         ResourceError: the folder cannot be written.
     """
     make_folder(folder)
-    _write(folder / "ablation.md", markdown(ablation))
-    _write(folder / "ablation.csv", csv_text(ablation))
+    write_text(folder / "ablation.md", markdown(ablation))
+    write_text(folder / "ablation.csv", csv_text(ablation))
     write_json(folder / "ablation.json", as_json(ablation))
 
 
@@ -92,13 +91,3 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - JSON
 
 def _markdown_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ResourceError(f"{path} cannot be written: {error.strerror}", code="E_DISK") from error

@@ -17,11 +17,12 @@ from torch import nn
 
 from cfseg.bundle.nnunet_v2 import flare_labels
 from cfseg.bundle.plans_v2 import plan_from_json
+from cfseg.io import write_json
 from cfseg.networks.build import build_network
 from cfseg.plan import Frozen, StagePlan
 from cfseg.recipes.training import StageTraining, Training
 from cfseg.training.environment import environment
-from cfseg.training.keep import FOLD, write_json
+from cfseg.training.keep import FOLD
 from cfseg.training.workspace import CONFIGURATION
 
 EFFORT = "effort.json"

@@ -23,8 +23,8 @@ import torch
 from torch import distributed
 
 from cfseg.errors import CfsegError, UsageError
+from cfseg.io import write_json
 from cfseg.recipes.training import StageTraining, Training
-from cfseg.training.keep import write_json
 from cfseg.training.process_group import LAUNCHED, run_group
 from cfseg.training.workspace import StageFolder
 

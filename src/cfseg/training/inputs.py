@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cfseg.dataset.cases import Case
+from cfseg.io import write_json
 from cfseg.recipes.training import StageTraining, Training
 
 DATA_KEYS = ("batch_size", "batch_dice", "seed", "validation_fraction", "z_margin_slices")
@@ -58,10 +59,7 @@ class Digests:
         """Write down what is new."""
         if self.file is None or not self.is_new:
             return
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.file.with_name(f".tmp-{self.file.name}")
-        temporary.write_text(json.dumps(self.known) + "\n", encoding="utf-8")
-        temporary.replace(self.file)
+        write_json(self.file, self.known)
         self.is_new = False
 
 

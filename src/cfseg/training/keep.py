@@ -16,6 +16,7 @@ import torch
 
 from cfseg.bundle.checkpoints import read_checkpoint
 from cfseg.errors import ModelError
+from cfseg.io import write_json
 
 FOLD = "fold_0"
 LATEST, PREVIOUS = "checkpoint_latest.pth", "checkpoint_previous.pth"
@@ -196,10 +197,3 @@ def _write_list(path: Path, entries: Sequence[Kept]) -> None:
         for kept in entries
     ]
     write_json(path, values)
-
-
-def write_json(path: Path, values: Any) -> None:  # noqa: ANN401 - JSON
-    """Write a JSON file whole or not at all."""
-    temporary = path.with_name(f"{TEMPORARY}{path.name}")
-    temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)

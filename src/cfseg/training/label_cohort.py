@@ -15,15 +15,23 @@ import numpy as np
 import torch
 
 from cfseg import __version__
-from cfseg.batch import file_digest, make_folder, stamp, write_json
+from cfseg.batch import file_digest, make_folder, stamp
 from cfseg.dataset.cases import Case, read_cases
 from cfseg.dataset.groups import group
 from cfseg.dataset.problems import check_out
 from cfseg.dataset.pseudo_labels import GROUND_TRUTH, PSEUDO, merge, provenance, truth_is_kept
-from cfseg.errors import CfsegError, InputError, ResourceError, UsageError
+from cfseg.errors import CfsegError, InputError, UsageError
 from cfseg.inference.merge import organs_of, tumor_over_organs, union_of_tumors
 from cfseg.inference.predictor import Stage
-from cfseg.io import TEMPORARY_PREFIX, Scan, SourceGrid, label_image, read_scan, write_label_map
+from cfseg.io import (
+    Scan,
+    SourceGrid,
+    label_image,
+    read_scan,
+    replacing,
+    write_json,
+    write_label_map,
+)
 from cfseg.plan import ROLES
 from cfseg.segmenter import Segmenter
 from cfseg.training.label_summary import FILE, Labelled, LabelSummary, OnCase, State, with_earlier
@@ -239,10 +247,5 @@ def _write_provenance(path: Path, origin: LabelMap, source: SourceGrid) -> None:
     """
     image = label_image(origin, source)
     image.header.extensions.clear()
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
         nib.save(image, temporary)
-        temporary.replace(path)
-    except OSError as error:
-        raise ResourceError(f"{path} cannot be written: {error.strerror}", code="E_DISK") from error

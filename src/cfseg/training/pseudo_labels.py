@@ -10,7 +10,7 @@ import torch
 from cfseg.bundle.nnunet_v2 import read_model_folder
 from cfseg.dataset.cases import Case
 from cfseg.inference.predictor import Stage, Windows, predict
-from cfseg.io import read_scan
+from cfseg.io import read_scan, replacing
 from cfseg.networks.build import load_network
 from cfseg.plan import Role
 from cfseg.preprocessing.body import body_box
@@ -90,7 +90,5 @@ def _teacher_of(file: Path) -> str:
 
 
 def _save(file: Path, labels: LabelMap, digest: str) -> None:
-    temporary = file.with_name(f".tmp-{file.name}")
-    with temporary.open("wb") as stream:
+    with replacing(file) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, ids=labels.ids, teacher=np.array(digest))
-    temporary.replace(file)

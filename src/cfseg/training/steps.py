@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import Any
 
 from cfseg.errors import UsageError
+from cfseg.io import write_json
 from cfseg.plan import ROLES, Role
 
 Report = Callable[[str], None]
@@ -155,7 +156,4 @@ def _read(folder: Path, step: Step) -> dict[str, Any]:
 
 def _write(folder: Path, step: Step, *, done: bool, seconds: float) -> None:
     marker = {"digest": step.digest, "done": done, "seconds": round(seconds, 1)}
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = _path(folder, step).with_suffix(".tmp")
-    temporary.write_text(json.dumps(marker) + "\n", encoding="utf-8")
-    temporary.replace(_path(folder, step))
+    write_json(_path(folder, step), marker)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cfseg.dataset.cases import Case
-from cfseg.training.keep import write_json
+from cfseg.io import write_json
 from cfseg.training.label_sources import PredictedLabels
 
 Ids = npt.NDArray[np.uint8]

@@ -20,6 +20,7 @@ import nibabel as nib
 import numpy as np
 
 from cfseg.geometry import Box, Geometry
+from cfseg.io import replacing, write_json
 from cfseg.io.source import RAS_TO_ZYX
 from cfseg.labels import LABELS
 from cfseg.plan import Role
@@ -116,9 +117,8 @@ def _save(path: Path, array: np.ndarray, geometry: Geometry) -> None:
     affine = np.linalg.inv(RAS_TO_ZYX) @ geometry.affine
     image = nib.Nifti1Image(array.transpose(2, 1, 0), affine[:, [2, 1, 0, 3]])
     image.set_qform(image.affine, code=1)
-    temporary = path.with_name(f".tmp-{path.name}")
-    nib.save(image, temporary)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        nib.save(image, temporary)
 
 
 def prepare(
@@ -134,7 +134,7 @@ def prepare(
     """
     enter(folder.work)
     cases = sorted({*split[0], *split[1]})
-    _write_json(
+    write_json(
         folder.raw / "dataset.json",
         {
             "channel_names": {"0": "CT"},
@@ -145,10 +145,10 @@ def prepare(
         },
     )
     with contextlib.redirect_stdout(io.StringIO()):
-        _write_json(folder.preprocessed / "dataset_fingerprint.json", _fingerprint(folder, cases))
+        write_json(folder.preprocessed / "dataset_fingerprint.json", _fingerprint(folder, cases))
         plans = edited(_planned(folder), training, stage)
-        _write_json(folder.preprocessed / f"{PLANS}.json", plans)
-        _write_json(
+        write_json(folder.preprocessed / f"{PLANS}.json", plans)
+        write_json(
             folder.preprocessed / "splits_final.json", [{"train": split[0], "val": split[1]}]
         )
         _preprocess(folder, cases, plans)
@@ -253,10 +253,3 @@ def _preprocess(folder: StageFolder, cases: Sequence[str], plans: dict[str, Any]
                 configuration,
                 dataset,
             )
-
-
-def _write_json(path: Path, values: Any) -> None:  # noqa: ANN401 - JSON
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{path.name}")
-    temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
