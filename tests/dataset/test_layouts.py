@@ -111,3 +111,12 @@ def test_a_name_twice_is_a_problem_of_the_second(tmp_path):
 def test_a_folder_that_does_not_exist_is_refused(tmp_path):
     with pytest.raises(UsageError, match="there is no cohort"):
         list_cohort(tmp_path / "none")
+
+
+def test_a_case_may_be_called_like_a_channel(tmp_path):
+    touch(tmp_path, "imagesTr/test_1_0000_0000.nii.gz", "labelsTr/test_1_0000.nii.gz")
+    touch(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a_0000.nii.gz")
+    assert found(tmp_path) == {
+        "a": ("imagesTr/a_0000.nii.gz", "labelsTr/a_0000.nii.gz", None),
+        "test_1_0000": ("imagesTr/test_1_0000_0000.nii.gz", "labelsTr/test_1_0000.nii.gz", None),
+    }

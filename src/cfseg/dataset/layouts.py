@@ -206,11 +206,12 @@ def _in_subfolders(
     folders = sorted(path for path in root.iterdir() if path.is_dir())
     labelled = [f for f in folders if f.name.startswith("imagesTr") or f.name == "images"]
     truths = [f for f in folders if f.name.startswith("labelsTr") or f.name == "labels"]
-    labels = {stem(p).removesuffix(CHANNEL): p for p in _scans(truths)}
+    labels = {stem(p): p for p in _scans(truths)}
     entries = []
     for image in _scans(labelled):
         name = stem(image).removesuffix(CHANNEL)
-        truth = labels.pop(name, None)
+        # A case may itself be called x_0000; only then does its label map end so, as a rule.
+        truth = labels.pop(name, None) or labels.pop(f"{name}{CHANNEL}", None)
         entries.append(Entry(name, image, truth, label_map=None if truth is None else label_map))
     without = [f for f in folders if f.name.lower().startswith("unlabel")]
     without += [sub for f in without for sub in sorted(f.glob("images*")) if sub.is_dir()]
