@@ -95,7 +95,7 @@ def test_without_nnunet_it_says_what_to_install(cohort, monkeypatch):
     ("options", "message"),
     [
         (["--gpus", "3", "--device", "cpu"], "a batch of 2 cannot be shared evenly"),
-        (["--init", "nowhere"], "nowhere is not a bundle"),
+        (["--init", "nowhere"], "there is no folder nowhere"),
         (["--organ-labels", "nowhere"], "there is no folder nowhere"),
     ],
 )

@@ -200,3 +200,15 @@ def test_paper_small_scales_all_intervals_alike():
 def test_a_teacher_has_to_be_described():
     with pytest.raises(UsageError, match="needed"):
         load("demo", ("training.organ_labels=teacher",))
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("cascade.region.margin=3", "cascade.region.margin_mm"),
+        ("training.organ.epoch=3", "training.organ.epochs"),
+    ],
+)
+def test_a_wrong_key_is_answered_with_the_right_one(override, hint):
+    with pytest.raises(UsageError, match=f"there is no key .* did you mean .*{hint}"):
+        load("demo", (override,))

@@ -125,6 +125,8 @@ def test_viewpoint_is_the_largest_tumor_of_the_reference_first():
     prediction = LabelMap(ids, GEOMETRY)
     assert viewpoint(reference, prediction) == (10, 12, 10)
     assert viewpoint(empty, prediction) == (16, 22, 32)
+    organs = np.where(reference.ids == TUMOR.id, 0, reference.ids).astype(np.uint8)
+    assert viewpoint(LabelMap(organs, GEOMETRY), prediction) != (16, 22, 32)
     assert viewpoint(empty, empty) == (10, 15, 20)
 
 

@@ -99,6 +99,8 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         ModelError: there is no bundle, or it is damaged, or made by another version of cfseg.
     """
+    if not path.is_dir():
+        raise ModelError(f"there is no folder {path}; give that of a bundle")
     try:
         text = (path / MANIFEST).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -5,10 +5,11 @@ small model that trains on two CPU cores. ``[cascade]`` says how to predict, ``[
 the networks are trained, ``[v1]`` what published nnU-Net v1 files do not say themselves.
 """
 
+import difflib
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeGuard, TypeVar, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -199,4 +200,24 @@ def _validated(model: type[M], values: dict[str, Any], where: str) -> M:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise UsageError(f"{where}: there is no key {key}{_hint(model, key)}") from error
         raise UsageError(f"{where}: {key}: {first['msg']} (got {first['input']!r})") from error
+
+
+def _hint(model: type[Frozen], key: str) -> str:
+    """Return the keys that come close to a wrong one."""
+    close = difflib.get_close_matches(key, _keys(model), n=3)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def _keys(model: type[Frozen], prefix: str = "") -> list[str]:
+    found = []
+    for name, field in model.model_fields.items():
+        inner = [t for t in (field.annotation, *get_args(field.annotation)) if _is_table(t)]
+        found += _keys(inner[0], f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
+    return found
+
+
+def _is_table(annotation: object) -> TypeGuard[type[Frozen]]:
+    return isinstance(annotation, type) and issubclass(annotation, Frozen)

@@ -60,8 +60,8 @@ def montage(
 ) -> None:
     """Write a PNG: axial, coronal and sagittal slice, a row each for reference and prediction.
 
-    The slices go through the largest tumor, the reference's if it has one, else the prediction's,
-    else through the middle of the organs.
+    The slices go through the largest tumor of the reference, or else the middle of its organs;
+    without a reference the prediction decides.
 
     Args:
         volume: (Z, Y, X) in HU.
@@ -124,14 +124,10 @@ def viewpoint(*label_maps: LabelMap) -> Triple:
     """Return the voxel (z, y, x) that shows most: in the largest tumor, or amid the organs.
 
     Args:
-        label_maps: the first one with a tumor (or else with an organ) decides.
+        label_maps: the first one that is not empty decides.
     """
     for label_map in label_maps:
-        place = _tumor_center(label_map.ids)
-        if place is not None:
-            return place
-    for label_map in label_maps:
-        place = _organ_center(label_map.ids)
+        place = _tumor_center(label_map.ids) or _organ_center(label_map.ids)
         if place is not None:
             return place
     z, y, x = label_maps[0].geometry.shape

@@ -234,9 +234,13 @@ class Curriculum:
         full_only = self.training.coarse_cases == "full"
         found = [c for c in self.cases if c.has_all_organs and not (full_only and c.has_tumor)]
         if not found:
+            which = (
+                "all 13 organs annotated and no tumor" if full_only else "all 13 organs annotated"
+            )
+            remedy = ", or --set training.coarse_cases=all_organs to use those with tumors too"
             raise UsageError(
-                "no case has all 13 organs annotated, so no coarse model can be trained; check "
-                "manifest.json, or set training.coarse_cases=all_organs to use cases with tumors"
+                f"no case has {which}, so no coarse model can be trained; check manifest.json"
+                f"{remedy if full_only else ''}"
             )
         return found
 
