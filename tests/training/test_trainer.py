@@ -88,6 +88,16 @@ def test_label_weights_have_a_mean_of_one_over_the_voxels(trainer):
     assert weights[0] == weights.min()
 
 
+@pytest.mark.parametrize("key", ["oversample_foreground", "rare_label_exponent"])
+def test_a_stages_own_value_goes_before_the_shared_one(trainer, key):
+    field = {"oversample_foreground": "oversample_foreground_percent"}.get(key, key)
+    training = trainer.training.model_copy(update={key: 0.25})
+    for own, expected in ((None, 0.25), (0.0, 0.0), (0.75, 0.75)):
+        stage = training.tumor.model_copy(update={key: own})
+        trainer.configure(training, "tumor", stage, 3, print)
+        assert getattr(trainer, field) == expected
+
+
 def test_elastic_deformation_is_on_and_mirroring_off(trainer):
     from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
     from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform

@@ -25,6 +25,8 @@ class StageTraining(Frozen):
         weights: how many networks are trained from different random initializations.
         tumor_focus: share of the windows centered on a label that are centered on a tumor; the
             others take any label, as in nnU-Net.
+        oversample_foreground: this stage's own, in place of what all stages share.
+        rare_label_exponent: this stage's own, in place of what all stages share.
     """
 
     epochs: Count
@@ -36,6 +38,8 @@ class StageTraining(Frozen):
     n_conv_decoder: Count | tuple[Count, ...] = 2
     weights: Annotated[int, Field(gt=0, le=2)] = 1
     tumor_focus: Annotated[float, Field(ge=0, le=1)] = 0.0
+    oversample_foreground: Annotated[float, Field(ge=0, le=1)] | None = None
+    rare_label_exponent: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 class Teacher(StageTraining):

@@ -17,7 +17,7 @@ LATER_KEYS = (
     "save_every_epochs", "save_every_minutes", "power_watts", "co2_g_per_kwh",
 )  # fmt: skip
 """Of what the stages share, that which does not decide how a network learns from its data."""
-LOOP_KEYS = ("epochs", "tumor_focus")
+LOOP_KEYS = ("epochs", "tumor_focus", "oversample_foreground", "rare_label_exponent")
 """Of what is a stage's own, that which does not decide its data."""
 CHAIN_KEYS = ("weights", "rounds", "drop_fraction")
 """Of what is a stage's own, that which does not decide a single network.

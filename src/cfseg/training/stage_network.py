@@ -85,7 +85,11 @@ class StageNetwork(nnUNetTrainer):
         self.num_epochs, self.tumor_focus = stage.epochs, stage.tumor_focus
         self.num_iterations_per_epoch = training.iterations_per_epoch
         self.num_val_iterations_per_epoch = training.validation_iterations_per_epoch
-        self.oversample_foreground_percent = training.oversample_foreground
+        own = stage.oversample_foreground, stage.rare_label_exponent
+        shared = training.oversample_foreground, training.rare_label_exponent
+        self.oversample_foreground_percent, self.rare_label_exponent = (
+            mine if mine is not None else ours for mine, ours in zip(own, shared, strict=True)
+        )
         self.probabilistic_oversampling = True
         self.fold_folder = Path(self.output_folder)
         self.watch = Stopwatch(self.fold_folder, self.name, self.device, self.world)
@@ -135,7 +139,7 @@ class StageNetwork(nnUNetTrainer):
         loss = super()._build_loss()
         inner = getattr(loss, "loss", loss)
         inner.dc.ddp = distributed.is_initialized()
-        if self.training.rare_label_exponent:
+        if self.rare_label_exponent:
             weights = self._label_weights().to(self.device)
             inner.ce = RobustCrossEntropyLoss(weight=weights)
         return loss
@@ -145,7 +149,7 @@ class StageNetwork(nnUNetTrainer):
         cases = self.dataset_class(self.preprocessed_dataset_folder, names)
         maps: Iterator[np.ndarray] = (cases.load_case(name)[1][:] for name in names)
         classes = self.label_manager.num_segmentation_heads
-        return rare_label_weights(maps, classes, self.training.rare_label_exponent)
+        return rare_label_weights(maps, classes, self.rare_label_exponent)
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Schedule]:
         """Return the recipe's optimizer and schedule."""
