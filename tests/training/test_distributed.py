@@ -153,3 +153,25 @@ def test_what_cannot_be_shared_is_refused():
     here = torch.cuda.device_count()
     with pytest.raises(UsageError, match=f"{here} CUDA devices are here"):
         check_processes(here + 1, here + 1, torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    ("part", "code"),
+    [
+        ("lambda: None", 0),
+        ("lambda: sys.exit(143)", 143),
+        ("lambda: sys.exit('no')", 1),
+        ("lambda: 1 / 0", 1),
+        ("lambda: signal.raise_signal(signal.SIGINT)", 130),
+    ],
+)
+def test_a_process_of_a_group_ends_as_its_part_does(part, code):
+    program = (
+        "import signal, sys\n"
+        "from cfseg.training.distributed import run_and_end\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"run_and_end({part})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert done.returncode == code
+    assert (b"ZeroDivisionError" in done.stderr) == ("1 / 0" in part)

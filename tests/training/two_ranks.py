@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,8 @@ def main(work: Path, results: Path) -> None:
 
 
 if __name__ == "__main__":
+    from cfseg.training.distributed import run_and_end
+
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    run_and_end(partial(main, Path(sys.argv[1]), Path(sys.argv[2])))

@@ -7,17 +7,20 @@ NCCL on GPUs, gloo on CPUs.
 """
 
 import contextlib
+import gc
 import json
 import os
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import torch
 from torch import distributed
@@ -121,7 +124,33 @@ def group_of(device: str) -> Iterator[torch.device]:
     try:
         yield own
     finally:
+        gc.collect()  # what is left of a network must not be the last to hold the group
         distributed.destroy_process_group()
+
+
+def run_and_end(part: Callable[[], None]) -> Never:
+    """Do the part of a process of a group, then end it at once, with what it holds.
+
+    A network that the end of Python frees after its group waits for gloo's thread, which may wait
+    for Python in turn: such a process never ends.
+
+    Args:
+        part: what to do; how it ends is how the process ends.
+    """
+    code = 1
+    try:
+        part()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def main(job: Path) -> None:
@@ -191,7 +220,4 @@ def _end_with_parent() -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")  # nnU-Net's libraries warn at every turn
-    try:
-        main(Path(sys.argv[1]))
-    except KeyboardInterrupt:
-        raise SystemExit(128 + signal.SIGINT) from None
+    run_and_end(partial(main, Path(sys.argv[1])))
