@@ -107,6 +107,16 @@ def test_what_does_not_fit_is_refused_before_anything_is_done(cohort, options, m
     assert not (cohort / "w").exists()
 
 
+def test_a_precision_that_the_cpu_lacks_is_refused_before_anything_is_done(cohort, monkeypatch):
+    pytest.importorskip("nnunetv2", reason="training needs cfseg[train]")
+    monkeypatch.setattr("cfseg.training.precision.can_bf16", lambda: False)
+    options = ["--recipe", "paper", "--device", "cpu", "--set", "training.cpu_precision=bf16"]
+    result = run(cohort, "-o", cohort / "w", *options)
+    assert isinstance(result.exception, UsageError)
+    assert "no instructions for bf16" in result.exception.message
+    assert not (cohort / "w").exists()
+
+
 def test_a_selection_set_and_other_organ_labels_change_the_steps(cohort):
     options = ["--recipe", "paper", "--organ-labels", "coarse", "--selection-set", cohort]
     lines = run(cohort, "-o", cohort / "w", *options, "--dry-run").output.splitlines()

@@ -94,7 +94,7 @@ def train(
         return
     if importlib.util.find_spec("nnunetv2") is None:
         raise UsageError("training needs nnU-Net; install it with: pip install 'cfseg[train]'")
-    _check_gpus(pipeline, gpus, device)
+    _check_machine(pipeline, gpus, device)
     _use_threads(threads)
     with warnings.catch_warnings(), log:
         warnings.simplefilter("ignore")  # nnU-Net's libraries warn at every turn
@@ -158,13 +158,18 @@ def _given(organ_labels: str | None) -> list[str]:
     return [f"training.organ_labels={value}"]
 
 
-def _check_gpus(pipeline: "Pipeline", gpus: int, device: str) -> None:
-    """Refuse a number of GPUs now, not after hours of preparation."""
+def _check_machine(pipeline: "Pipeline", gpus: int, device: str) -> None:
+    """Refuse what this machine cannot do now, not after hours of preparation."""
+    from cfseg.networks.device import find_device
+    from cfseg.training.precision import cpu_precision
+
+    found = find_device(device)
+    if found.type == "cpu":
+        cpu_precision(pipeline.training.cpu_precision)
     if gpus > 1:
-        from cfseg.networks.device import find_device
         from cfseg.training.distributed import check_processes
 
-        check_processes(pipeline.training.batch_size, gpus, find_device(device))
+        check_processes(pipeline.training.batch_size, gpus, found)
 
 
 def _print_cost(pipeline: "Pipeline") -> None:

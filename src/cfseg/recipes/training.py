@@ -8,6 +8,7 @@ from cfseg.plan import Frozen, PositiveMm, PositiveTriple
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 class StageTraining(Frozen):
@@ -82,8 +83,9 @@ class Training(Frozen):
             voxels, to this power; 0 is nnU-Net's, all labels alike.
         oversample_foreground: share of windows centred on a labelled voxel.
         cpu_precision: of the network's arithmetic on a CPU; ``bf16`` is nearly twice as fast where
-            the CPU has instructions for it. Weights and losses stay fp32. On a GPU nnU-Net's
-            own mixed precision holds.
+            the CPU has instructions for it and is refused where it has none, ``auto`` takes it
+            where it has them, else ``fp32``. Weights and losses stay fp32. On a GPU nnU-Net's own
+            mixed precision holds.
         save_every_epochs: how often a checkpoint to go on from is written.
         save_every_minutes: and at the latest after so long, in the middle of an epoch too.
         keep_every_epochs: how often the best weights so far are kept for the selection at the end.
@@ -122,7 +124,7 @@ class Training(Frozen):
     batch_dice: bool = False
     rare_label_exponent: Annotated[float, Field(ge=0, le=1)] = 0.0
     oversample_foreground: Annotated[float, Field(ge=0, le=1)] = 0.33
-    cpu_precision: Literal["fp32", "bf16"] = "fp32"
+    cpu_precision: Precision = "fp32"
     save_every_epochs: Count = 1
     save_every_minutes: Annotated[float, Field(gt=0)] = 10.0
     keep_every_epochs: Count = 50

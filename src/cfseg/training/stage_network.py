@@ -21,9 +21,10 @@ from cfseg.plan import Role
 from cfseg.recipes.training import StageTraining, Training
 from cfseg.training.board import Board
 from cfseg.training.cost import Stopwatch
+from cfseg.training.precision import cpu_precision, in_bf16
 from cfseg.training.schedule import Schedule, make_optimizer
 from cfseg.training.stopping import Stop
-from cfseg.training.windows import in_bf16, rare_label_weights, set_augmentation
+from cfseg.training.windows import rare_label_weights, set_augmentation
 
 Report = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
@@ -120,7 +121,7 @@ class StageNetwork(nnUNetTrainer):
         """Build the network, the loss and the optimizer; the same for one process and for many."""
         is_ddp, self.is_ddp = self.is_ddp, False  # the parent would wrap it for a GPU
         super().initialize()
-        if self.device.type == "cpu" and self.training.cpu_precision == "bf16":
+        if self.device.type == "cpu" and cpu_precision(self.training.cpu_precision) == "bf16":
             in_bf16(self.network)
         self.is_ddp = is_ddp
         if is_ddp:

@@ -29,6 +29,7 @@ from cfseg.training.board import Board
 from cfseg.training.cost import read_plan
 from cfseg.training.distributed import train_in_processes
 from cfseg.training.finetune import find_start, start_from
+from cfseg.training.precision import cpu_precision
 from cfseg.training.stage_network import Progress, Report, StageNetwork
 from cfseg.training.stopping import leave, noting_signals
 from cfseg.training.workspace import CONFIGURATION, PLANS, StageFolder, enter
@@ -247,7 +248,8 @@ def train_network(
         progress: is told after each iteration.
 
     Raises:
-        UsageError: the bundle does not fit, or the batch cannot be shared so.
+        UsageError: the bundle does not fit, the batch cannot be shared so, or the CPU cannot do
+            the precision that the recipe names.
         ModelError: no checkpoint can be read.
     """
     if processes > 1:
@@ -271,6 +273,8 @@ def train_network(
         report(f"{note + '; ' if note else ''}going on after epoch {trainer.current_epoch}{where}")
     elif init is not None:
         report(_start(trainer, folder, weight, init))
+    if device.type == "cpu":
+        report(f"computing in {cpu_precision(training.cpu_precision)}")
     if trainer.is_first:
         keep.tidy(fold, finished=False)
         trainer.board = Board(folder.work / "tensorboard" / name, trainer.current_epoch)

@@ -72,15 +72,3 @@ def rare_label_weights(
     weights = np.maximum(counts, 1) ** -exponent
     weights *= counts.sum() / (weights * counts).sum()
     return torch.from_numpy(weights.astype(np.float32))
-
-
-def in_bf16(network: torch.nn.Module) -> None:
-    """Let a network compute in bf16 on the CPU, with fp32 weights and logits."""
-    forward = network.forward
-
-    def cast(*inputs: torch.Tensor) -> Any:  # noqa: ANN401 - one tensor, or one per resolution
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = forward(*inputs)
-        return logits.float() if torch.is_tensor(logits) else [level.float() for level in logits]
-
-    network.forward = cast
