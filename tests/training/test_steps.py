@@ -1,10 +1,13 @@
 import json
+import subprocess
+import sys
 import time
+from threading import Event, Thread
 
 import pytest
 
 from cfseg.errors import UsageError
-from cfseg.training.steps import Step, is_done, lock, run_steps
+from cfseg.training.steps import Step, is_done, run_steps, shared
 
 
 class Chain:
@@ -95,9 +98,85 @@ def test_nothing_is_done_at_the_start(tmp_path):
     assert not is_done(tmp_path, Step("name", "about", inputs, lambda: None, lambda: None))
 
 
-def test_a_workspace_has_one_process(tmp_path):
+def test_another_task_is_kept_out_of_a_workspace(tmp_path):
     pytest.importorskip("fcntl")
-    with lock(tmp_path), pytest.raises(UsageError, match="another cfseg train"), lock(tmp_path):
+    with shared(tmp_path, {"recipe": 1}):
+        with shared(tmp_path, {"recipe": 1}):
+            pass
+        with (
+            pytest.raises(UsageError, match="another cfseg train"),
+            shared(tmp_path, {"recipe": 2}),
+        ):
+            pass
+    with shared(tmp_path, {"recipe": 2}):
         pass
-    with lock(tmp_path):
-        pass
+
+
+class Team:
+    """Two processes, as two threads, at a chain: ``slow`` and ``other`` may go side by side."""
+
+    def __init__(self, folder):
+        self.folder, self.events, self.lines = folder, [], []
+        self.slow_runs, self.slow_may_end = Event(), Event()
+
+    def steps(self, who):
+        def slow():
+            self.slow_runs.set()
+            assert self.slow_may_end.wait(20)
+            self.events.append((who, "slow"))
+
+        def note(name):
+            return lambda: self.events.append((who, name))
+
+        nothing = lambda: None  # noqa: E731
+        return [
+            Step("slow", "slow", dict, slow, nothing),
+            Step("other", "other", dict, note("other"), nothing),
+            Step("last", "last", dict, note("last"), nothing, needs=("slow", "other")),
+        ]
+
+    def run(self, who):
+        run_steps(self.folder, self.steps(who), self.lines.append)
+
+
+def test_a_second_process_takes_what_waits_for_nothing_and_no_step_is_done_twice(
+    tmp_path, monkeypatch
+):
+    pytest.importorskip("fcntl")
+    monkeypatch.setattr("cfseg.training.steps.WAIT_SECONDS", 0.01)
+    team = Team(tmp_path)
+    first = Thread(target=team.run, args=("first",))
+    first.start()
+    assert team.slow_runs.wait(20)
+    second = Thread(target=team.run, args=("second",))
+    second.start()
+    while "waiting for another process that works in this folder" not in team.lines:
+        time.sleep(0.01)
+    assert team.events == [("second", "other")]
+    team.slow_may_end.set()
+    first.join()
+    second.join()
+    assert team.events[:2] == [("second", "other"), ("first", "slow")]
+    assert [name for _, name in team.events] == ["other", "slow", "last"]
+
+
+def test_a_process_that_died_holds_no_step(tmp_path):
+    pytest.importorskip("fcntl")
+    code = """
+import sys, time
+from pathlib import Path
+from cfseg.training.steps import Step, run_steps
+def run():
+    print("at it", flush=True)
+    time.sleep(60)
+run_steps(Path(sys.argv[1]), [Step("a", "a", dict, run, lambda: None)], lambda line: None)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "at it\n"
+        process.kill()
+    done = []
+    run_steps(
+        tmp_path, [Step("a", "a", dict, lambda: done.append(1), lambda: None)], lambda line: None
+    )
+    assert done == [1]

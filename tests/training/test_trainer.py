@@ -88,11 +88,11 @@ def test_label_weights_have_a_mean_of_one_over_the_voxels(trainer):
     assert weights[0] == weights.min()
 
 
-@pytest.mark.parametrize("key", ["oversample_foreground", "rare_label_exponent"])
+@pytest.mark.parametrize("key", ["oversample_foreground", "rare_label_exponent", "initial_lr"])
 def test_a_stages_own_value_goes_before_the_shared_one(trainer, key):
     field = {"oversample_foreground": "oversample_foreground_percent"}.get(key, key)
     training = trainer.training.model_copy(update={key: 0.25})
-    for own, expected in ((None, 0.25), (0.0, 0.0), (0.75, 0.75)):
+    for own, expected in ((None, 0.25), (0.125, 0.125), (0.75, 0.75)):
         stage = training.tumor.model_copy(update={key: own})
         trainer.configure(training, "tumor", stage, 3, print)
         assert getattr(trainer, field) == expected
@@ -298,3 +298,45 @@ def test_a_network_built_differently_is_refused_with_the_keys(run):
     with pytest.raises(UsageError, match=r"features.*\(4, 6, 8\), here \(4, 6, 10\)") as caught:
         start_from(build_network(plan), plan, run.bundle, entry)
     assert "training.organ.features" in caught.value.message
+
+
+def test_a_network_starts_from_the_coarse_model(run, trained):
+    coarse = trained.pipeline.curriculum.coarse.folder.model(1) / "fold_0" / "checkpoint_final.pth"
+    with pytest.raises(SystemExit):
+        run(stop_at=1, init=coarse, initial_lr=1e-30)
+    assert run.lines[0] == "starting from the weights of Dataset001_Coarse"
+    wanted = torch.load(coarse, weights_only=False)["network_weights"]
+    found = run.read("checkpoint_latest.pth")["network_weights"]
+    for name, weight in wanted.items():
+        assert torch.allclose(found[name], weight, atol=1e-12)
+
+
+def test_only_the_head_of_tumors_stays_random_beside_the_coarse_weights(trainer, trained):
+    from cfseg.training.cost import read_plan
+    from cfseg.training.finetune import start_from_checkpoint
+
+    coarse = trained.pipeline.curriculum.coarse.folder.model(1) / "fold_0" / "checkpoint_final.pth"
+    wanted = torch.load(coarse, weights_only=False)["network_weights"]
+    before = trainer.network.state_dict()["decoder.seg_layers.0.weight"].clone()
+    plan = read_plan(trainer.plans_manager.plans, trainer.dataset_json)
+    start_from_checkpoint(trainer.network, plan, coarse)
+    found = trainer.network.state_dict()
+    assert torch.equal(
+        found["decoder.seg_layers.0.weight"][:14], wanted["decoder.seg_layers.0.weight"]
+    )
+    assert torch.equal(found["decoder.seg_layers.0.weight"][14], before[14])
+    assert all(torch.equal(found[n][: len(w)], w) for n, w in wanted.items())
+
+
+def test_a_coarse_model_of_another_architecture_is_no_start(trainer, trained):
+    from cfseg.errors import UsageError
+    from cfseg.networks.build import build_network
+    from cfseg.training.cost import read_plan
+    from cfseg.training.finetune import start_from_checkpoint
+
+    coarse = trained.pipeline.curriculum.coarse.folder.model(1) / "fold_0" / "checkpoint_final.pth"
+    plan = read_plan(trainer.plans_manager.plans, trainer.dataset_json)
+    other = plan.architecture.model_copy(update={"features": (4, 6, 10)})
+    plan = plan.model_copy(update={"architecture": other})
+    with pytest.raises(UsageError, match=r"features: \(4, 6, 8\), here \(4, 6, 10\)"):
+        start_from_checkpoint(build_network(plan), plan, coarse)

@@ -8,6 +8,8 @@ from cfseg.plan import Frozen, PositiveMm, PositiveTriple
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
+OWN_KEYS = ("oversample_foreground", "rare_label_exponent", "initial_lr")
+"""Of what the stages share, that which a stage may have of its own."""
 Precision = Literal["auto", "fp32", "bf16"]
 
 
@@ -28,6 +30,9 @@ class StageTraining(Frozen):
             others take any label, as in nnU-Net.
         oversample_foreground: this stage's own, in place of what all stages share.
         rare_label_exponent: this stage's own, in place of what all stages share.
+        initial_lr: this stage's own, in place of what all stages share.
+        start: the weights that it starts from: ``random`` ones as in the paper, or those of the
+            ``coarse`` model, which has to be built alike.
     """
 
     epochs: Count
@@ -41,6 +46,8 @@ class StageTraining(Frozen):
     tumor_focus: Annotated[float, Field(ge=0, le=1)] = 0.0
     oversample_foreground: Annotated[float, Field(ge=0, le=1)] | None = None
     rare_label_exponent: Annotated[float, Field(ge=0, le=1)] | None = None
+    initial_lr: Annotated[float, Field(gt=0)] | None = None
+    start: Literal["random", "coarse"] = "random"
 
 
 class Teacher(StageTraining):
@@ -141,6 +148,17 @@ class Training(Frozen):
     teacher: Teacher | None = None
     power_watts: Annotated[float, Field(gt=0)] = 285.0
     co2_g_per_kwh: Annotated[float, Field(gt=0)] = 475.0
+
+    def of(self, stage: StageTraining) -> Self:
+        """Return these values with a stage's own in place of the shared ones."""
+        own = {key: getattr(stage, key) for key in OWN_KEYS}
+        return self.model_copy(update={k: v for k, v in own.items() if v is not None})
+
+    @model_validator(mode="after")
+    def _starts_from_another(self) -> Self:
+        if self.coarse.start == "coarse":
+            raise ValueError("training.coarse.start: the coarse model cannot start from itself")
+        return self
 
     @model_validator(mode="after")
     def _teacher_is_described(self) -> Self:

@@ -41,6 +41,7 @@ class Effort(Frozen):
             GPU: allocated by torch).
         device: cpu or cuda.
         processes: that shared each batch.
+        initial_lr: learning rate at the start.
     """
 
     network: str
@@ -51,6 +52,7 @@ class Effort(Frozen):
     peak_mb: float = 0.0
     device: str = "cpu"
     processes: int = 1
+    initial_lr: float = 0.0
 
 
 class Stopwatch:
@@ -61,12 +63,21 @@ class Stopwatch:
         network: its name.
         device: where it is trained.
         processes: that share each batch.
+        initial_lr: learning rate at the start.
     """
 
-    def __init__(self, fold: Path, network: str, device: torch.device, processes: int = 1) -> None:
+    def __init__(
+        self,
+        fold: Path,
+        network: str,
+        device: torch.device,
+        processes: int = 1,
+        initial_lr: float = 0.0,
+    ) -> None:
         self.path, self.device = fold / EFFORT, device
         known = read_effort(fold.parent) or Effort(network=network)
-        update = {"network": network, "device": device.type, "processes": processes}
+        update: dict[str, Any] = {"network": network, "device": device.type}
+        update |= {"processes": processes, "initial_lr": initial_lr}
         self.effort = known.model_copy(update=update)
         self.before, self.start = known.seconds, perf_counter()
         self.saved_at = self.start
@@ -155,6 +166,7 @@ class NetworkCost(Frozen):
         co2_g: energy times the electricity's emissions.
         device: cpu or cuda.
         processes: that shared each batch.
+        initial_lr: learning rate at the start.
     """
 
     network: str
@@ -169,6 +181,7 @@ class NetworkCost(Frozen):
     co2_g: float
     device: str
     processes: int
+    initial_lr: float
 
 
 def network_cost(model_folder: Path, training: Training) -> NetworkCost | None:
@@ -200,6 +213,7 @@ def network_cost(model_folder: Path, training: Training) -> NetworkCost | None:
         co2_g=energy_kwh * training.co2_g_per_kwh,
         device=effort.device,
         processes=effort.processes,
+        initial_lr=effort.initial_lr,
     )
 
 
@@ -272,7 +286,7 @@ def _markdown(machine: Mapping[str, str], costs: list[NetworkCost], training: Tr
         ("Patch size", ["x".join(map(str, c.patch)) for c in costs]),
         ("Epochs done", [str(c.epochs) for c in costs]),
         ("Optimizer", [training.optimizer] * len(costs)),
-        ("Initial learning rate", [f"{training.initial_lr:g}"] * len(costs)),
+        ("Initial learning rate", [f"{c.initial_lr:g}" for c in costs]),
         ("Learning rate schedule", [_schedule(training)] * len(costs)),
         ("Training time, hours", [f"{c.hours:.2f}" for c in costs]),
         ("Parameters, M", [f"{c.parameters / 1e6:.2f}" for c in costs]),

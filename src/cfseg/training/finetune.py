@@ -1,11 +1,14 @@
-"""Fine-tuning: a network starts from the weights that a bundle has for the same role."""
+"""A network starts from known weights: a bundle's for the same role, or the coarse model's."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from cfseg.bundle.bundle import read_weights
 from cfseg.bundle.manifest import StageEntry, read_manifest
+from cfseg.bundle.nnunet_v2 import read_model_folder
 from cfseg.errors import ModelError, UsageError
 from cfseg.plan import Role, StagePlan
 
@@ -62,16 +65,49 @@ def start_from(network: torch.nn.Module, plan: StagePlan, bundle: Path, entry: S
         )
 
 
+def start_from_checkpoint(network: torch.nn.Module, plan: StagePlan, checkpoint: Path) -> None:
+    """Copy the weights of the coarse model into a network that is built alike.
+
+    A tumor that the coarse model does not know keeps its random weights in the heads.
+
+    Args:
+        network: nnU-Net's, freshly initialized.
+        plan: of that network.
+        checkpoint: of the coarse model, in a fold of its model folder.
+
+    Raises:
+        UsageError: the two networks differ in their architecture.
+        ModelError: the checkpoint cannot be read.
+    """
+    model = checkpoint.parent.parent
+    known, weights = read_model_folder(model, "coarse", checkpoint=checkpoint.name)
+    here, there = plan.architecture.model_dump(), known.architecture.model_dump()
+    different = [key for key in here if here[key] != there[key]]
+    if different:
+        raise UsageError(
+            f"start = coarse, but the coarse model is built differently ({_listed(here, there)}); "
+            f"set {', '.join(RECIPE_KEYS.get(key, key) for key in different)} alike in both, or "
+            "start = random"
+        )
+    tensors = network.state_dict(keep_vars=True)
+    for name, tensor in weights.items():
+        tensors[name].data[: len(tensor)].copy_(tensor)
+
+
+def _listed(here: Mapping[str, Any], there: Mapping[str, Any]) -> str:
+    return "; ".join(f"{k}: {there[k]}, here {here[k]}" for k in here if here[k] != there[k])
+
+
 def _check_same(plan: StagePlan, entry: StageEntry, bundle: Path) -> None:
     here, there = plan.architecture.model_dump(), entry.plan.architecture.model_dump()
     here["labels"], there["labels"] = plan.labels, entry.plan.labels
     different = [key for key in here if here[key] != there[key]]
     if not different:
         return
-    listed = "; ".join(f"{key}: bundle {there[key]}, here {here[key]}" for key in different)
     keys = [f"training.{entry.role}.{RECIPE_KEYS[key]}" for key in different if key in RECIPE_KEYS]
     advice = f"set {', '.join(keys)} as in the bundle" if keys else "give another bundle"
     raise UsageError(
-        f"--init {bundle}: its {entry.name} network is built differently ({listed}); {advice}, "
+        f"--init {bundle}: its {entry.name} network is built differently "
+        f"({_listed(here, there)}); {advice}, "
         "or train from the start"
     )

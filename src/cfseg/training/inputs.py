@@ -19,10 +19,12 @@ LATER_KEYS = (
 """Of what the stages share, that which does not decide how a network learns from its data."""
 LOOP_KEYS = ("epochs", "tumor_focus", "oversample_foreground", "rare_label_exponent")
 """Of what is a stage's own, that which does not decide its data."""
-CHAIN_KEYS = ("weights", "rounds", "drop_fraction")
+CHAIN_KEYS = ("weights", "rounds", "drop_fraction", "start", "initial_lr")
 """Of what is a stage's own, that which does not decide a single network.
 
-A second weight leaves the first as it is; a further round of the teacher the one before.
+A second weight leaves the first as it is; a further round of the teacher the one before. What a
+network starts from counts by its inputs, see :class:`cfseg.training.learners.Learner`; the learning
+rate counts among what all stages share.
 """
 
 
@@ -98,6 +100,7 @@ def stage_inputs(
     data |= {key: value for key, value in own.items() if key not in LOOP_KEYS}
     data |= {key: shared[key] for key in DATA_KEYS}
     loop = {key: value for key, value in shared.items() if key not in LATER_KEYS}
+    loop["initial_lr"] = training.of(stage).initial_lr
     return {"data": data, "network": {"data": data, "stage": own, "shared": loop}}
 
 

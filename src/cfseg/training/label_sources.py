@@ -35,6 +35,10 @@ class LabelSource(Protocol):
     def inputs(self) -> dict[str, Any] | None:
         """What decides the labels; JSON."""
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The steps of the chain that write the labels."""
+
     def read(self, case: Case, geometry: Geometry) -> Ids:
         """Return (Z, Y, X) ids on a case's grid, background where nothing is known."""
 
@@ -46,6 +50,7 @@ class NoLabels:
     """For a model that learns from the ground truth alone."""
 
     inputs: None = None
+    needs: tuple[str, ...] = ()
 
     def read(self, case: Case, geometry: Geometry) -> Ids:  # noqa: ARG002 - the protocol's
         """Return background."""
@@ -92,6 +97,11 @@ class PredictedLabels:
             "cases": facts(self.cases, self.digests),
         }
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The step of the chain that writes the labels."""
+        return (self.name,)
+
     def read(self, case: Case, geometry: Geometry) -> Ids:
         """Return what the network said; background for a case that needed nothing."""
         file = pseudo_file(self.folder, case)
@@ -115,6 +125,8 @@ class GivenLabels:
     Raises:
         UsageError: some of the files are not there.
     """
+
+    needs: tuple[str, ...] = ()
 
     def __init__(self, folder: Path, cases: Sequence[Case], digests: Digests) -> None:
         self.folder, self.digests = folder, digests

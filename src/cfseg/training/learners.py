@@ -44,7 +44,9 @@ class Learner:
         serves: the stages that cannot be had without it.
         training: the recipe's.
         digests: known ones of the cases' files.
-        init: digest of the bundle whose weights it starts from; None for random ones.
+        init: digest of the bundle whose weights it starts from; None for none.
+        start: a network before it in the chain whose weights it starts from without a bundle; None
+            for random ones.
     """
 
     def __init__(
@@ -59,10 +61,12 @@ class Learner:
         training: Training,
         digests: Digests,
         init: str | None = None,
+        start: "Learner | None" = None,
     ) -> None:
         self.key, self.about, self.folder, self.stage = key, about, folder, stage
         self.cases, self.labels, self.serves = tuple(cases), labels, serves
-        self.training, self.digests, self.init = training, digests, init
+        self.training, self.digests = training, digests
+        self.init, self.start = init, start if init is None else None
 
     @property
     def weights(self) -> int:
@@ -84,6 +88,8 @@ class Learner:
         )
         if self.init is not None:
             found["network"]["init"] = self.init
+        if self.start is not None:
+            found["network"]["start"] = self.start.inputs["network"]
         return found
 
     def cases_now(self) -> tuple[Case, ...]:
@@ -270,7 +276,7 @@ class Curriculum:
         key, folder = f"teacher_{number}", StageFolder(self.work, "organ", number)
         learner = Learner(
             key, f"the teacher, round {number}", folder, stage, cases, labels, ("organ",),
-            self.training, self.digests,
+            self.training, self.digests, start=self._start(stage),
         )  # fmt: skip
         place = self.work / "teacher" / f"labels_{number}"
         found = self._labels(f"{key}_labels", place, learner, ("organ",))
@@ -283,8 +289,11 @@ class Curriculum:
         stage: StageTraining = getattr(self.training, role)
         return Learner(
             role, f"the {role} model", StageFolder(self.work, role), stage, cases, labels, serves,
-            self.training, self.digests, self.init,
+            self.training, self.digests, self.init, self._start(stage),
         )  # fmt: skip
+
+    def _start(self, stage: StageTraining) -> Learner | None:
+        return self.coarse if stage.start == "coarse" else None
 
     def _labels(
         self, name: str, folder: Path, teacher: Learner, serves: tuple[Role, ...]

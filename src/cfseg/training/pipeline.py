@@ -20,9 +20,10 @@ from cfseg.recipes.recipe import Recipe
 from cfseg.recipes.training import Training
 from cfseg.training.cost import estimated_hours, write_cost
 from cfseg.training.inputs import Digests, facts
+from cfseg.training.keep import FOLD
 from cfseg.training.label_sources import PredictedLabels
 from cfseg.training.learners import Curriculum, Learner
-from cfseg.training.steps import Report, Step, is_done, lock, run_steps, seconds_of
+from cfseg.training.steps import Report, Step, is_done, run_steps, seconds_of, shared
 
 Progress = Callable[[str, int, int], None]
 """Gets the name of what is going on, how much of it is done, and how much there is."""
@@ -93,12 +94,15 @@ class Pipeline:
                 chain += self._training_steps(item)
             else:
                 chain.append(self._labelling_step(item))
+        networks = tuple(name for item in self.curriculum.learners for name in item.networks)
         if self.selection_cases:
             about = f"rank the kept weights on {len(self.selection_cases)} cases"
             clear = partial(_remove, self.work / "selection")
-            chain.append(Step("selection", about, self._outcome, self.select, clear, ()))
+            chain.append(Step("selection", about, self._outcome, self.select, clear, (), networks))
+            networks += ("selection",)
+        about = "write the bundle"
         chain.append(
-            Step("bundle", "write the bundle", self._outcome, self.write_bundle, _nothing, ())
+            Step("bundle", about, self._outcome, self.write_bundle, _nothing, (), networks)
         )
         return [step for step in chain if stage is None or stage in step.serves]
 
@@ -109,9 +113,10 @@ class Pipeline:
             Step(
                 f"{learner.key}_data", f"prepare {counts} for {learner.about}",
                 lambda: learner.inputs["data"], partial(self.write_data, learner),
-                partial(self._clear_data, learner), learner.serves,
+                partial(self._clear_data, learner), learner.serves, learner.labels.needs,
             )
         ]  # fmt: skip
+        before = () if learner.start is None else learner.start.networks
         for weight, name in enumerate(learner.networks, 1):
             which = f", weight {weight} of {learner.weights}" if learner.weights > 1 else ""
             found.append(
@@ -119,6 +124,7 @@ class Pipeline:
                     name, f"train {learner.about}{which}", lambda: learner.inputs["network"],
                     partial(self.train, learner, weight),
                     partial(self._clear_model, learner, weight), learner.serves,
+                    (f"{learner.key}_data", *before),
                 )
             )  # fmt: skip
         return found
@@ -128,6 +134,7 @@ class Pipeline:
         return Step(
             labels.name, f"pseudo-label {len(labels.cases)} cases{by}", lambda: labels.inputs,
             partial(self.pseudo_label, labels), partial(_remove, labels.folder), labels.serves,
+            labels.teacher.networks,
         )  # fmt: skip
 
     def _outcome(self) -> dict[str, Any]:
@@ -160,12 +167,17 @@ class Pipeline:
         return ""
 
     def run(self, stage: Role | None = None) -> None:
-        """Run the chain, or only what one stage needs.
+        """Run the chain, or only what one stage needs; several processes may share it.
 
         Raises:
-            UsageError: another process works in this workspace.
+            UsageError: another process does something else in this workspace.
         """
-        with lock(self.work):
+        task = {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "cases": [case.name for case in self.cases],
+            "init": self.init_digest,
+        }
+        with shared(self.work, task):
             try:
                 run_steps(self.markers, self.steps(stage), self.report)
             finally:
@@ -251,9 +263,16 @@ class Pipeline:
         train_network(
             learner.folder, weight, self.training, learner.stage, find_device(self.device),
             lambda line: self.report(f"  {line}"),
-            init=None if learner.init is None else self.init, processes=self.processes,
+            init=self._start_of(learner), processes=self.processes,
             progress=self.progress,
         )  # fmt: skip
+
+    def _start_of(self, learner: Learner) -> Path | None:
+        """Return the bundle or the checkpoint whose weights a learner starts from."""
+        if learner.init is not None:
+            return self.init
+        other = learner.start
+        return None if other is None else other.folder.model(1) / FOLD / self.checkpoint
 
     def select(self) -> None:
         """Rank the kept weights of all networks by the whole cascade on the selection set."""

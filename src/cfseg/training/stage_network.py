@@ -79,6 +79,7 @@ class StageNetwork(nnUNetTrainer):
             progress: is told after each iteration.
             name: of the network.
         """
+        training = training.of(stage)
         self.training, self.role, self.report, self.seed = training, role, report, seed
         self.progress, self.name = progress, name
         self.initial_lr = training.initial_lr
@@ -86,14 +87,13 @@ class StageNetwork(nnUNetTrainer):
         self.num_epochs, self.tumor_focus = stage.epochs, stage.tumor_focus
         self.num_iterations_per_epoch = training.iterations_per_epoch
         self.num_val_iterations_per_epoch = training.validation_iterations_per_epoch
-        own = stage.oversample_foreground, stage.rare_label_exponent
-        shared = training.oversample_foreground, training.rare_label_exponent
-        self.oversample_foreground_percent, self.rare_label_exponent = (
-            mine if mine is not None else ours for mine, ours in zip(own, shared, strict=True)
-        )
+        self.oversample_foreground_percent = training.oversample_foreground
+        self.rare_label_exponent = training.rare_label_exponent
         self.probabilistic_oversampling = True
         self.fold_folder = Path(self.output_folder)
-        self.watch = Stopwatch(self.fold_folder, self.name, self.device, self.world)
+        self.watch = Stopwatch(
+            self.fold_folder, self.name, self.device, self.world, self.initial_lr
+        )
         self._seed(seed)
 
     def _seed(self, seed: int) -> None:
@@ -121,6 +121,8 @@ class StageNetwork(nnUNetTrainer):
         """Build the network, the loss and the optimizer; the same for one process and for many."""
         is_ddp, self.is_ddp = self.is_ddp, False  # the parent would wrap it for a GPU
         super().initialize()
+        if self.device.type == "cpu":  # a sixth faster with the few channels of a small network
+            self.network.to(memory_format=torch.channels_last_3d)
         if self.device.type == "cpu" and cpu_precision(self.training.cpu_precision) == "bf16":
             in_bf16(self.network)
         self.is_ddp = is_ddp

@@ -1,19 +1,20 @@
 """A chain of steps that resumes: what was done with the same inputs is not done again.
 
 Each step leaves a marker with the digest of its inputs. A step whose inputs changed starts from
-nothing; one that was stopped half-way goes on.
+nothing; one that was stopped half-way goes on. Several processes may run one chain: each takes the
+next step that nobody is at and that waits for nothing.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from threading import Event, Thread
-from time import perf_counter
-from typing import Any
+from time import perf_counter, sleep
+from typing import IO, Any
 
 from cfseg.errors import UsageError
 from cfseg.io import write_json
@@ -22,6 +23,8 @@ from cfseg.plan import ROLES, Role
 Report = Callable[[str], None]
 BEAT_SECONDS = 20.0
 """How often a running step writes down how long it has been at it: a kill loses no more."""
+WAIT_SECONDS = 2.0
+"""How often a process that has nothing to do looks whether another one finished a step."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Step:
         run: does it, going on from what an earlier attempt with the same inputs left.
         clear: removes what an attempt with other inputs left.
         serves: the stages that cannot be had without this step.
+        needs: names of the steps of the chain that have to be done before.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Step:
     run: Callable[[], None]
     clear: Callable[[], None]
     serves: tuple[Role, ...] = ROLES
+    needs: tuple[str, ...] = ()
 
     @cached_property
     def digest(self) -> str:
@@ -63,18 +68,49 @@ def is_done(folder: Path, step: Step) -> bool:
 
 
 def run_steps(folder: Path, steps: Sequence[Step], report: Report) -> None:
-    """Run the steps in order, without those that are done.
+    """Run the steps, without those that are done, until all are.
+
+    Where another process is at a step, this one takes another that waits for nothing; where there
+    is none, it waits.
 
     Args:
         folder: of the markers.
         steps: the chain.
         report: gets a line for each step.
     """
-    for number, step in enumerate(steps, 1):
-        head = f"[{number}/{len(steps)}] {step.about}"
-        if is_done(folder, step):
-            report(f"{head}: done before")
-            continue
+    heads = {s.name: f"[{number}/{len(steps)}] {s.about}" for number, s in enumerate(steps, 1)}
+    left = list(steps)
+    waiting = False
+    while left := _without_done(folder, left, heads, report):
+        names = {step.name for step in left}
+        for step in left:
+            if names.isdisjoint(step.needs) and _run_if_free(folder, step, heads, report):
+                waiting = False
+                break
+        else:
+            if not waiting:
+                report("waiting for another process that works in this folder")
+            waiting = True
+            sleep(WAIT_SECONDS)
+
+
+def _without_done(
+    folder: Path, steps: list[Step], heads: dict[str, str], report: Report
+) -> list[Step]:
+    """Return the steps that are not done; report those that are, unless this process did them."""
+    left = [step for step in steps if not is_done(folder, step)]
+    for step in steps:
+        if step not in left and step.name in heads:
+            report(f"{heads.pop(step.name)}: done before")
+    return left
+
+
+def _run_if_free(folder: Path, step: Step, heads: dict[str, str], report: Report) -> bool:
+    """Run a step unless another process is at it or did it just now; say whether it was run."""
+    with _claimed(folder, step) as mine:
+        if not mine or is_done(folder, step):
+            return False
+        head = heads.pop(step.name)
         marker = _read(folder, step)
         seconds = float(marker.get("seconds", 0.0))
         if marker.get("digest") != step.digest:
@@ -85,7 +121,8 @@ def run_steps(folder: Path, steps: Sequence[Step], report: Report) -> None:
             step.run()
         seconds = seconds_of(folder, [step])[step.name]
         _write(folder, step, done=True, seconds=seconds)
-        report(f"[{number}/{len(steps)}] took {seconds:.0f} s")
+        report(f"{head.partition(' ')[0]} took {seconds:.0f} s")
+        return True
 
 
 def seconds_of(folder: Path, steps: Sequence[Step]) -> dict[str, float]:
@@ -123,23 +160,51 @@ def _timed(folder: Path, step: Step, before: float) -> Iterator[None]:
 
 
 @contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Keep a second process out of a workspace.
+def shared(folder: Path, task: Mapping[str, Any]) -> Iterator[None]:
+    """Let in only processes with the same task: they share the steps.
+
+    Args:
+        folder: the workspace.
+        task: what is to be done there; JSON.
 
     Raises:
-        UsageError: another process works there.
+        UsageError: another process does something else there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            pass
-        except OSError as error:
-            raise UsageError(f"{folder}: another cfseg train works in this folder") from error
+    with (folder / ".lock").open("a+", encoding="utf-8") as file:
+        if _lock(file, exclusive=True):
+            file.truncate(0)
+            file.write(json.dumps(task))
+            file.flush()
+        _lock(file, exclusive=False)
+        file.seek(0)
+        if json.loads(file.read()) != json.loads(json.dumps(task)):
+            raise UsageError(
+                f"{folder}: another cfseg train works in this folder with another recipe or "
+                "cohort; wait for it, or choose another folder"
+            )
         yield
+
+
+@contextmanager
+def _claimed(folder: Path, step: Step) -> Iterator[bool]:
+    """Keep other processes from a step, and give whether it was free; a dead process holds none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f".{step.name}.lock").open("w") as file:
+        yield _lock(file, exclusive=True)
+
+
+def _lock(file: IO[str], *, exclusive: bool) -> bool:
+    """Lock a file for as long as it is open, unless another process has it; say whether it is."""
+    try:
+        import fcntl
+    except ImportError:  # not on this system: a workspace is for one process there
+        return True
+    try:
+        fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _path(folder: Path, step: Step) -> Path:

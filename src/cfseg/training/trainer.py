@@ -28,7 +28,7 @@ from cfseg.training import keep
 from cfseg.training.board import Board
 from cfseg.training.cost import read_plan
 from cfseg.training.distributed import train_in_processes
-from cfseg.training.finetune import find_start, start_from
+from cfseg.training.finetune import find_start, start_from, start_from_checkpoint
 from cfseg.training.precision import cpu_precision
 from cfseg.training.stage_network import Progress, Report, StageNetwork
 from cfseg.training.stopping import leave, noting_signals
@@ -243,7 +243,8 @@ def train_network(
         stage: what is this stage's own.
         device: where to train; on a CPU all its cores are used.
         report: gets one line per epoch.
-        init: a bundle whose weights of the same role it starts from, instead of random ones.
+        init: where the weights come from that it starts from, instead of random ones: a bundle,
+            of which it takes those of the same role, or a checkpoint of another network.
         processes: of this machine that share each batch; on GPUs one for each.
         progress: is told after each iteration.
 
@@ -298,6 +299,9 @@ def _trainer(folder: StageFolder, device: torch.device, *, resumes: bool) -> Sta
 def _start(trainer: StageTrainer, folder: StageFolder, weight: int, init: Path) -> str:
     trainer.initialize()
     plan = read_plan(trainer.plans_manager.plans, trainer.dataset_json)
+    if init.suffix == ".pth":
+        start_from_checkpoint(trainer.bare_network, plan, init)
+        return f"starting from the weights of {init.parent.parent.parent.name}"
     entry = find_start(init, folder.role, weight)
     start_from(trainer.bare_network, plan, init, entry)
     return f"starting from {entry.name} of bundle {digest(init)[:12]}"
