@@ -29,9 +29,8 @@ from cfseg.errors import CfsegError, UsageError
 from cfseg.io import write_json
 from cfseg.recipes.training import StageTraining, Training
 from cfseg.training.process_group import LAUNCHED, run_group
+from cfseg.training.steps import Progress
 from cfseg.training.workspace import StageFolder
-
-Progress = Callable[[str, int, int], None]
 
 
 def train_in_processes(

@@ -6,6 +6,7 @@ their optimizer in ``fold_0/kept``, as checkpoints that stock nnU-Net opens to p
 
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,3 +198,22 @@ def _write_list(path: Path, entries: Sequence[Kept]) -> None:
         for kept in entries
     ]
     write_json(path, values)
+
+
+def put_aside(model: Path, shelves: Path, name: str) -> Path | None:
+    """Move a model folder away instead of deleting it: it may have cost days.
+
+    Args:
+        model: nnU-Net's model folder.
+        shelves: gets it, under ``name`` and the time of day.
+        name: of the network.
+
+    Returns:
+        Where it lies now; None if there was none.
+    """
+    if not model.exists():
+        return None
+    shelf = shelves / f"{name}_{time.strftime('%Y%m%dT%H%M%S')}"
+    shelf.parent.mkdir(parents=True, exist_ok=True)
+    model.replace(shelf)
+    return shelf

@@ -4,9 +4,6 @@ Coarse model on the fully labelled cases; its pseudo-labels complete the others;
 twice on the cases with tumors; the organ model on all cases; the selection; the bundle.
 """
 
-import shutil
-import time
-from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -20,13 +17,20 @@ from cfseg.recipes.recipe import Recipe
 from cfseg.recipes.training import Training
 from cfseg.training.cost import estimated_hours, write_cost
 from cfseg.training.inputs import Digests, facts
-from cfseg.training.keep import FOLD
+from cfseg.training.keep import FOLD, put_aside
 from cfseg.training.label_sources import PredictedLabels
 from cfseg.training.learners import Curriculum, Learner
-from cfseg.training.steps import Report, Step, is_done, run_steps, seconds_of, shared
-
-Progress = Callable[[str, int, int], None]
-"""Gets the name of what is going on, how much of it is done, and how much there is."""
+from cfseg.training.steps import (
+    Progress,
+    Report,
+    Step,
+    is_done,
+    nothing,
+    remove,
+    run_steps,
+    seconds_of,
+    shared,
+)
 
 
 class Pipeline:
@@ -97,13 +101,11 @@ class Pipeline:
         networks = tuple(name for item in self.curriculum.learners for name in item.networks)
         if self.selection_cases:
             about = f"rank the kept weights on {len(self.selection_cases)} cases"
-            clear = partial(_remove, self.work / "selection")
+            clear = partial(remove, self.work / "selection")
             chain.append(Step("selection", about, self._outcome, self.select, clear, (), networks))
             networks += ("selection",)
         about = "write the bundle"
-        chain.append(
-            Step("bundle", about, self._outcome, self.write_bundle, _nothing, (), networks)
-        )
+        chain.append(Step("bundle", about, self._outcome, self.write_bundle, nothing, (), networks))
         return [step for step in chain if stage is None or stage in step.serves]
 
     def _training_steps(self, learner: Learner) -> list[Step]:
@@ -133,7 +135,7 @@ class Pipeline:
         by = f" with {labels.teacher.about}" if labels.teacher.folder.round else ""
         return Step(
             labels.name, f"pseudo-label {len(labels.cases)} cases{by}", lambda: labels.inputs,
-            partial(self.pseudo_label, labels), partial(_remove, labels.folder), labels.serves,
+            partial(self.pseudo_label, labels), partial(remove, labels.folder), labels.serves,
             labels.teacher.networks,
         )  # fmt: skip
 
@@ -222,8 +224,8 @@ class Pipeline:
         learner.prepare(lambda line: self.report(f"  {line}"))
 
     def _clear_data(self, learner: Learner) -> None:
-        _remove(learner.folder.raw)
-        _remove(learner.folder.preprocessed)
+        remove(learner.folder.raw)
+        remove(learner.folder.preprocessed)
 
     # -- networks ------------------------------------------------------------------------------
 
@@ -246,13 +248,10 @@ class Pipeline:
         return selected(self.work / "selection", role, weight)
 
     def _clear_model(self, learner: Learner, weight: int) -> None:
-        """Put a network of other inputs aside: it may have cost days."""
-        model = learner.folder.model(weight)
-        if model.exists():
-            name = f"{learner.networks[weight - 1]}_{time.strftime('%Y%m%dT%H%M%S')}"
-            shelf = self.work / "replaced" / name
-            shelf.parent.mkdir(parents=True, exist_ok=True)
-            model.replace(shelf)
+        """Put a network of other inputs aside."""
+        name = learner.networks[weight - 1]
+        shelf = put_aside(learner.folder.model(weight), self.work / "replaced", name)
+        if shelf is not None:
             self.report(f"  inputs changed; the network trained before is now {shelf}")
 
     def train(self, learner: Learner, weight: int) -> None:
@@ -306,12 +305,3 @@ class Pipeline:
             "cases": counts,
             "seconds": seconds_of(self.markers, self.steps()[:-1]),
         }
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
-
-
-def _nothing() -> None:
-    """The bundle is replaced when it is written."""

@@ -6,7 +6,7 @@ Its processes are not bound to GPUs, and one process and many learn from the sam
 # nnU-Net ships no types.
 # mypy: disable-error-code="misc,no-untyped-call,no-any-return"
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,9 @@ from cfseg.training.board import Board
 from cfseg.training.cost import Stopwatch
 from cfseg.training.precision import cpu_precision, in_bf16
 from cfseg.training.schedule import Schedule, make_optimizer
+from cfseg.training.steps import Progress, Report
 from cfseg.training.stopping import Stop
 from cfseg.training.windows import rare_label_weights, set_augmentation
-
-Report = Callable[[str], None]
-Progress = Callable[[str, int, int], None]
-"""Gets the name of a network, the iterations done, and how many there are."""
 
 
 class StageNetwork(nnUNetTrainer):

@@ -7,6 +7,7 @@ next step that nobody is at and that waits for nothing.
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from cfseg.io import write_json
 from cfseg.plan import ROLES, Role
 
 Report = Callable[[str], None]
+Progress = Callable[[str, int, int], None]
+"""Gets the name of what is going on, how much of it is done, and how much there is."""
 BEAT_SECONDS = 20.0
 """How often a running step writes down how long it has been at it: a kill loses no more."""
 WAIT_SECONDS = 2.0
@@ -205,6 +208,16 @@ def _lock(file: IO[str], *, exclusive: bool) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder, if it is there: a step's ``clear``."""
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def nothing() -> None:
+    """Clear nothing: what the step writes is replaced."""
 
 
 def _path(folder: Path, step: Step) -> Path:

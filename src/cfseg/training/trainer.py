@@ -30,7 +30,8 @@ from cfseg.training.cost import read_plan
 from cfseg.training.distributed import train_in_processes
 from cfseg.training.finetune import find_start, start_from, start_from_checkpoint
 from cfseg.training.precision import cpu_precision
-from cfseg.training.stage_network import Progress, Report, StageNetwork
+from cfseg.training.stage_network import StageNetwork
+from cfseg.training.steps import Progress, Report
 from cfseg.training.stopping import leave, noting_signals
 from cfseg.training.workspace import CONFIGURATION, PLANS, StageFolder, enter
 
