@@ -213,10 +213,8 @@ def _needs_out(write_manifest: bool, out: Path | None) -> None:
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True, quiet=quiet)
-    with Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet) as bar:
-        task = bar.add_task("cases", total=None)
-        yield lambda done, of: bar.update(task, completed=done, total=of)
+    from cfseg.cli.bars import Bars
+
+    with Bars(Console(stderr=True, quiet=quiet), "cases") as bars:
+        yield bars.step
