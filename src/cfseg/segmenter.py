@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -18,13 +19,26 @@ from cfseg.bundle.bundle import (
 )
 from cfseg.errors import ResourceError
 from cfseg.inference.cascade import Progress, Result, segment_volume
-from cfseg.io import Scan, label_image, read_scan, scan_from_image, write_label_map
+from cfseg.io import (
+    AS_IS,
+    ReadingOptions,
+    Scan,
+    label_image,
+    read_scan,
+    scan_from_image,
+    write_label_map,
+)
+from cfseg.io.memory import check_memory
 from cfseg.networks.device import find_device
+from cfseg.preprocessing.prepare import network_shape
 from cfseg.recipes.recipe import with_overrides
 from cfseg.volume import LabelMap
 
 if TYPE_CHECKING:
     import nibabel as nib
+
+_VOXEL_BYTES = 10
+"""For each voxel of a scan beside its HU: two copies in single precision, two label maps."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,7 @@ class Segmenter:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: CPU threads; None takes all that the process may use.
         overrides: ``KEY=VALUE`` for the cascade, for example ``region.margin_mm=30``.
+        options: what to do with scans that would be refused.
 
     Raises:
         ModelError: the bundle is damaged or cannot do what is asked.
@@ -87,7 +102,9 @@ class Segmenter:
         device: str = "auto",
         threads: int | None = None,
         overrides: tuple[str, ...] = (),
+        options: ReadingOptions = AS_IS,
     ) -> None:
+        self.options = options
         self.bundle = Path(bundle) if bundle is not None else default_bundle()
         self.manifest: Manifest = read_manifest(self.bundle)
         self.cascade = with_overrides(self.manifest.cascade, overrides)
@@ -108,14 +125,31 @@ class Segmenter:
         """What the bundle's makers want said with every output."""
         return self.manifest.notice
 
+    def _check_memory(self, scan: Scan) -> None:
+        """Refuse a scan whose first stage, on the whole of it, would not fit into memory."""
+        stages = self.stages
+        first = next(s for s in (stages.coarse, stages.organ, *stages.tumor) if s is not None)
+        geometry = scan.volume.geometry
+        voxels, seen = prod(geometry.shape), prod(network_shape(geometry, first.plan))
+        needed = scan.volume.hu.nbytes + _VOXEL_BYTES * voxels
+        if self.device.type == "cpu":
+            needed += 4 * seen * (1 + len(first.plan.labels))
+        shape = "x".join(map(str, geometry.shape))
+        check_memory(f"{scan.case}: segmenting {shape} voxels", needed)
+
     def segment(
-        self, scan: "Scan | Path | str | nib.Nifti1Image", on_progress: Progress | None = None
+        self,
+        scan: "Scan | Path | str | nib.Nifti1Image",
+        on_progress: Progress | None = None,
+        *,
+        series: int | None = None,
     ) -> Segmentation:
         """Segment a NIfTI file, a folder with one DICOM CT series, or a nibabel image.
 
         Args:
             scan: the path, the image, or a scan that was read before.
             on_progress: called with a stage's name, windows done and windows in all.
+            series: which one of a folder that holds several, counted from 1.
 
         Raises:
             InputError: the input is refused; the message says why and what to do.
@@ -123,9 +157,10 @@ class Segmenter:
         """
         start = perf_counter()
         if isinstance(scan, str | Path):
-            scan = read_scan(Path(scan))
+            scan = read_scan(Path(scan), options=self.options, series=series)
         elif not isinstance(scan, Scan):
-            scan = scan_from_image(scan)
+            scan = scan_from_image(scan, options=self.options)
+        self._check_memory(scan)
         seconds_read = round(perf_counter() - start, 4)
         try:
             result = segment_volume(scan.volume, self.stages, self.cascade, on_progress)
@@ -145,6 +180,7 @@ def segment(
     device: str = "auto",
     threads: int | None = None,
     overrides: tuple[str, ...] = (),
+    options: ReadingOptions = AS_IS,
 ) -> Segmentation:
     """Segment one scan. For many, make a :class:`Segmenter` and keep it.
 
@@ -153,4 +189,4 @@ def segment(
     Example:
         >>> segment("ct.nii.gz").save("labels.nii.gz")     # doctest: +SKIP
     """
-    return Segmenter(bundle, device, threads, overrides).segment(scan)
+    return Segmenter(bundle, device, threads, overrides, options).segment(scan)

@@ -65,4 +65,6 @@ def test_nothing_is_written_without_a_place(tmp_path):
 
 @pytest.mark.parametrize("verb", ["check", "groups"])
 def test_an_empty_folder_has_its_exit_code(tmp_path, verb):
-    assert run(verb, tmp_path).exit_code == 4
+    result = run(verb, tmp_path)
+    assert result.exit_code == 4
+    assert "no scans and no label maps found; expected imagesTr/CASE_0000.nii.gz" in result.stderr

@@ -5,12 +5,20 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from small_scans import ct
 
 from cfseg.errors import InputError, UsageError
-from cfseg.io import read_label_map, read_scan, scan_from_image, to_source_array, write_label_map
+from cfseg.io import (
+    ReadingOptions,
+    read_label_map,
+    read_scan,
+    scan_from_image,
+    to_source_array,
+    write_label_map,
+)
 from cfseg.volume import LabelMap
 
 pydicom = pytest.importorskip("pydicom")
@@ -179,6 +187,10 @@ def tilted(number: int, image: Dataset) -> None:
     image.ImagePositionPatient = [-100.0, -90.0 + number * 0.67, 50 + number * STEP_MM]
 
 
+def leaning(number: int, image: Dataset) -> None:
+    image.ImagePositionPatient = [-100.0, -90.0 + 0.1 * number**2, 50 + number * STEP_MM]
+
+
 def uneven(number: int, image: Dataset) -> None:
     step = number * 2.5 if number < 6 else 12.5 + (number - 5) * 3.6
     image.ImagePositionPatient = [-100, -90, 50 + step]
@@ -193,12 +205,26 @@ def jpeg_ls(number: int, image: Dataset) -> None:
 
 
 BROKEN: list[tuple[str, Edit, list[int], Callable[[Path], None], str, str]] = [
-    ("D01", nothing, [i for i in ALL if i not in (4, 5)], leave, "E_MISSING_SLICES", "60.0, 62.5"),
+    (
+        "D01",
+        nothing,
+        [i for i in ALL if i not in (4, 5)],
+        leave,
+        "E_MISSING_SLICES",
+        "60.0, 62.5.*--allow-gaps",
+    ),
     ("D02", nothing, sorted(ALL), other_pixels_twice, "E_DUPLICATE_SLICES", "twice"),
-    ("D03", nothing, sorted(ALL), second_series, "E_MULTI_SERIES", "2 CT series"),
-    ("D05", tilted, sorted(ALL), leave, "E_GEOMETRY", "15.0 degrees"),
-    ("D06", uneven, sorted(ALL), leave, "E_SPACING_IRREGULAR", "2.50 to 3.60"),
-    ("D08-none", put(ALL, RescaleSlope=None), sorted(ALL), leave, "E_NOT_HU", "RescaleSlope"),
+    ("D03", nothing, sorted(ALL), second_series, "E_MULTI_SERIES", "2 CT series.*--all-series"),
+    ("D05", leaning, sorted(ALL), leave, "E_GEOMETRY", "beside the others"),
+    ("D06", uneven, sorted(ALL), leave, "E_SPACING_IRREGULAR", "2.50 to 3.60.*--allow-gaps"),
+    (
+        "D08-none",
+        put(ALL, RescaleSlope=None),
+        sorted(ALL),
+        leave,
+        "E_NOT_HU",
+        "RescaleSlope.*--hu-offset",
+    ),
     ("D08-one", put({5}, RescaleIntercept=None), sorted(ALL), leave, "E_NOT_HU", "IM35"),
     ("D08-unit", put(ALL, RescaleType="OD"), sorted(ALL), leave, "E_NOT_HU", "OD"),
     ("D08-raw", put(ALL, RescaleIntercept="0"), sorted(ALL), leave, "E_NOT_HU", "intercept"),
@@ -222,7 +248,7 @@ BROKEN: list[tuple[str, Edit, list[int], Callable[[Path], None], str, str]] = [
     ),
     ("D13", nothing, sorted(ALL), truncate, "E_CORRUPT", "IM21"),
     ("D13-early", nothing, sorted(ALL), cut_early, "E_CORRUPT", "IM21"),
-    ("N26", put(ALL, Modality="MR"), sorted(ALL), leave, "E_MODALITY", "MR"),
+    ("N26", put(ALL, Modality="MR"), sorted(ALL), leave, "E_MODALITY", "MR.*--force-modality"),
     (
         "matrix",
         put({4}, Rows=10, PixelData=bytes(10 * COLUMNS * 2)),
@@ -250,9 +276,11 @@ BROKEN: list[tuple[str, Edit, list[int], Callable[[Path], None], str, str]] = [
 )
 def test_refused(tmp_path: Path, monkeypatch, edit, numbers, after, code, says):
     if code == "E_DECODER":  # whatever the machine can decode
-        from cfseg.io import dicom
+        from cfseg.io import dicom_pixels
 
-        monkeypatch.setattr(dicom, "get_decoder", lambda _: type("No", (), {"is_available": False}))
+        monkeypatch.setattr(
+            dicom_pixels, "get_decoder", lambda _: type("No", (), {"is_available": False})
+        )
     folder = save(tmp_path / "s", edit, numbers=numbers)
     after(folder)
     with pytest.raises(InputError) as caught:
@@ -340,9 +368,97 @@ def test_d09_padding_becomes_air_and_signed_pixels_are_read(tmp_path: Path):
     np.testing.assert_array_equal(hu[:, 1:], hu_stack()[:, 1:])
 
 
+def test_d01_missing_slices_are_interpolated_and_noted_if_asked_for(tmp_path: Path):
+    folder = save(tmp_path / "s", numbers=[i for i in sorted(ALL) if i not in (4, 5, 9)])
+    scan = read_scan(folder, options=ReadingOptions(allow_gaps=True))
+    assert "gaps_filled: 3 of 12 slices are interpolated" in scan.notes
+    expected = hu_stack().astype(float)
+    expected[4] = (2 * expected[3] + expected[6]) / 3
+    expected[5] = (expected[3] + 2 * expected[6]) / 3
+    expected[9] = (expected[8] + expected[10]) / 2
+    assert scan.volume.hu.dtype == np.int16
+    np.testing.assert_allclose(scan.volume.hu, expected, atol=0.51)
+    assert scan.volume.geometry.spacing_mm[0] == pytest.approx(STEP_MM)
+
+
+def test_d06_an_even_stack_over_uneven_slices(tmp_path: Path):
+    """Slices at 0 2.5 ... 12.5 16.1 ... mm: the median distance is 2.5, or 3.6, or between."""
+
+    def ramp(number: int, image: Dataset) -> None:
+        uneven(number, image)
+        mm = float(image.ImagePositionPatient[2]) - 50
+        plane = np.full((ROWS, COLUMNS), round(10 * mm) - 200 + 1024)
+        image.PixelData = plane.astype("<u2").tobytes()
+
+    folder = save(tmp_path / "s", ramp)
+    scan = read_scan(folder, options=ReadingOptions(allow_gaps=True))
+    step = scan.volume.geometry.spacing_mm[0]
+    assert 2.5 <= step <= 3.6
+    along = 10 * step * np.arange(len(scan.volume.hu)) - 200
+    np.testing.assert_allclose(scan.volume.hu[:, 3, 3], along, atol=10 * 0.1 + 0.6)
+    assert any(note.startswith("gaps_filled") for note in scan.notes)
+
+
+def test_d05_a_tilted_gantry_is_resampled_and_its_labels_come_back(tmp_path: Path):
+    folder = save(tmp_path / "s", tilted)
+    scan = read_scan(folder)
+    assert any(
+        note.startswith("affine_sheared: axes off the right angle by 15.0") for note in scan.notes
+    )
+    assert scan.volume.geometry.spacing_mm == pytest.approx((STEP_MM, *PIXEL_MM))
+    assert scan.volume.hu.shape[0] == SLICES
+    np.testing.assert_array_equal(scan.volume.hu[0, :ROWS], hu_stack()[0])
+    ids = np.ones(scan.volume.hu.shape, np.uint8)
+    write_label_map(tmp_path / "s.nii.gz", LabelMap(ids, scan.volume.geometry), scan.source)
+    made = nib.load(tmp_path / "s.nii.gz")
+    assert made.shape == (COLUMNS, ROWS, SLICES)
+    assert (np.asarray(made.dataobj) == 1).all()
+    last = made.affine @ [0, 0, SLICES - 1, 1]
+    np.testing.assert_allclose(last[:3], (100, 90 - 0.67 * 11, 50 + STEP_MM * 11), atol=1e-4)
+    with pytest.raises(InputError, match="--strict-geometry"):
+        read_scan(folder, options=ReadingOptions(strict_geometry=True))
+
+
+def test_d03_each_series_by_its_number(tmp_path: Path):
+    folder = save(tmp_path / "s")
+    save(folder, put(ALL, SeriesInstanceUID="9.9.9"), numbers=range(6), name="B{}")
+    from cfseg.io.dicom import series_of
+
+    assert len(series_of(folder)) == 2
+    sizes = {len(read_scan(folder, series=number).volume.hu) for number in (1, 2)}
+    assert sizes == {SLICES, 6}
+    assert "series: 2 of 2" in read_scan(folder, series=2).notes
+
+
+def test_d08_an_intercept_where_there_is_no_rescale(tmp_path: Path):
+    gone = put(ALL, RescaleSlope=None, RescaleIntercept=None, RescaleType=None)
+    scan = read_scan(save(tmp_path / "s", gone), options=ReadingOptions(hu_offset=-1024))
+    np.testing.assert_array_equal(scan.volume.hu, hu_stack())
+    assert "hu_offset: -1024 as the intercept of 12 slices without any" in scan.notes
+    half = save(tmp_path / "half", put({5}, RescaleIntercept=None))
+    with pytest.raises(InputError, match="RescaleIntercept None"):
+        read_scan(half, options=ReadingOptions(hu_offset=-1024))
+
+
+def test_n26_another_modality_if_forced(tmp_path: Path):
+    folder = save(tmp_path / "s", put(ALL, Modality="OT"))
+    scan = read_scan(folder, options=ReadingOptions(force_modality=True))
+    assert "modality_forced: the series says it is OT, not CT" in scan.notes
+    np.testing.assert_array_equal(scan.volume.hu, hu_stack())
+
+
+def test_d11_the_first_pixel_spacing_is_that_between_rows(tmp_path: Path):
+    _, y, x = read_scan(save(tmp_path / "s")).volume.geometry.spacing_mm
+    assert (y, x) == pytest.approx(PIXEL_MM)
+
+
+def test_d14_a_missing_last_slice_cannot_be_seen(tmp_path: Path):
+    assert len(read_scan(save(tmp_path / "s", numbers=range(SLICES - 1))).volume.hu) == SLICES - 1
+
+
 def test_without_the_extra_the_message_names_it(tmp_path: Path, monkeypatch):
     folder = save(tmp_path / "s")
-    for name in ("cfseg.io.dicom", "cfseg.io.dicom_stack"):
+    for name in ("cfseg.io.dicom", "cfseg.io.dicom_pixels", "cfseg.io.dicom_stack"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "highdicom", None)
     with pytest.raises(UsageError, match=r"cfseg\[dicom\]"):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cfseg.errors import UsageError
-from cfseg.io import case_id, find_scans, is_scan_name
+from cfseg.errors import InputError, UsageError
+from cfseg.io import case_id, find_scans, is_scan_name, read_scan
 
 DICOM = bytes(128) + b"DICM" + bytes(20)
 
@@ -67,6 +67,16 @@ def test_a_file_that_is_named_counts_whatever_it_is(tmp_path: Path):
     assert not is_scan_name(text)
 
 
-def test_an_input_that_does_not_exist_is_an_error_of_usage(tmp_path: Path):
-    with pytest.raises(UsageError, match=r"gone\.nii"):
-        find_scans([tmp_path / "gone.nii"])
+def test_inputs_of_which_none_exists_are_an_error_of_usage(tmp_path: Path):
+    gone = [tmp_path / "gone.nii", tmp_path / "lost.nii"]
+    with pytest.raises(UsageError, match=r"gone\.nii.*lost\.nii"):
+        find_scans(gone)
+
+
+def test_one_input_that_does_not_exist_is_a_scan_to_be_refused(tmp_path: Path):
+    there = tmp_path / "a.nii"
+    there.touch()
+    assert find_scans([there, tmp_path / "gone.nii"]) == ([there, tmp_path / "gone.nii"], 0)
+    with pytest.raises(InputError, match="there is no") as caught:
+        read_scan(tmp_path / "gone.nii")
+    assert caught.value.code == "E_MISSING"

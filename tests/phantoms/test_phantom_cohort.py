@@ -166,7 +166,18 @@ def test_command(tmp_path: Path, calls: list[int]) -> None:
 
     app = typer.Typer()
     app.command()(phantom)
-    asked = [str(tmp_path / "made"), "--cases", "2", "--seed", "4", "--test", "1", "--quiet"]
+    asked = [
+        str(tmp_path / "made"),
+        "--cases",
+        "2",
+        "--seed",
+        "4",
+        "--test",
+        "1",
+        "--quiet",
+        "--jobs",
+        "1",
+    ]
     result = CliRunner().invoke(app, asked)
     assert result.exit_code == 0, result.output
     assert len(list((tmp_path / "made" / "imagesTr").glob("*_0000.nii.gz"))) == 2
@@ -185,3 +196,17 @@ def test_a_small_cohort_may_ask_for_more_full_cases():
 def test_full_cases_alone_are_no_cohort():
     with pytest.raises(UsageError, match="leave none"):
         assign_patterns(20, 0, full=18)
+
+
+@pytest.mark.slow
+def test_several_processes_make_the_same_cohort(tmp_path: Path) -> None:
+    for name, jobs in (("one", 1), ("two", 2)):
+        write_cohort(tmp_path / name, 2, 6, jobs=jobs)
+    made = {
+        path.relative_to(tmp_path / "one"): path.read_bytes()
+        for path in (tmp_path / "one").rglob("*")
+        if path.is_file()
+    }
+    assert len(made) == 8
+    for name, contents in made.items():
+        assert (tmp_path / "two" / name).read_bytes() == contents

@@ -62,8 +62,8 @@ def _ablate(
     quiet: bool,
 ) -> "Ablation":
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from cfseg.cli.bars import Bars
     from cfseg.dataset.cases import read_cases
     from cfseg.networks.device import find_device
     from cfseg.training.ablation import ablate as ablate_cases
@@ -73,22 +73,17 @@ def _ablate(
     found = read_cases(cases)
     console = Console(stderr=True, quiet=quiet)
     errors = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet) as bar:
-        task = bar.add_task("cases", total=len(found))
-        windows = bar.add_task("", total=None, visible=False)
+    with Bars(console, "cases") as bars:
+        bars.start(len(found))
 
-        def on_case(case: "CaseRows", done: int, of: int) -> None:
-            bar.update(task, completed=done, total=of)
-            bar.update(windows, visible=False)
+        def on_case(case: "CaseRows", done: int, of: int) -> None:  # noqa: ARG001 - bars know
+            bars.advance(done)
             if case.message:
                 line = f"{case.case}: refused: {case.code}: {case.message}"
                 errors.print(line, highlight=False, markup=False, soft_wrap=True)
 
         def on_window(case: str, stage: str, done: int, of: int) -> None:
-            bar.update(
-                windows, description=f"{case}: {stage}", completed=done, total=of, visible=True
-            )
+            bars.below(f"{case}: {stage}", done, of)
 
         ablation = ablate_cases(
             bundle, found, out, find_device(device), overrides, on_case, on_window

@@ -76,6 +76,7 @@ def check(
     _print_problems(summary.problems)
     if not quiet:
         Console().print(check_table(summary))
+    _print_nothing(dataset, len(summary.cases))
     raise typer.Exit(summary.exit_code)
 
 
@@ -117,6 +118,7 @@ def groups(
     if not quiet:
         Console().print(groups_table(grouping), pattern_table(grouping))
         _print_absent(grouping)
+    _print_nothing(dataset, len(grouping.cases) + len(grouping.refused))
     raise typer.Exit(grouping.exit_code)
 
 
@@ -203,6 +205,19 @@ def _print_problems(problems: "tuple[Problem, ...]") -> None:
         errors.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+def _print_nothing(dataset: Path, found: int) -> None:
+    """Say what was looked for where nothing was found."""
+    from rich.console import Console
+
+    from cfseg.dataset.layouts import EXPECTED
+
+    if not found:
+        Console(stderr=True).print(
+            f"{dataset}: no scans and no label maps found; {EXPECTED}",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
+
+
 def _needs_out(write_manifest: bool, out: Path | None) -> None:
     from cfseg.errors import UsageError
 
@@ -213,10 +228,8 @@ def _needs_out(write_manifest: bool, out: Path | None) -> None:
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True, quiet=quiet)
-    with Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet) as bar:
-        task = bar.add_task("cases", total=None)
-        yield lambda done, of: bar.update(task, completed=done, total=of)
+    from cfseg.cli.bars import Bars
+
+    with Bars(Console(stderr=True, quiet=quiet), "cases") as bars:
+        yield bars.step

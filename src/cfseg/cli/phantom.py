@@ -29,29 +29,32 @@ def phantom(
     ] = 0,
     selection: Annotated[int, typer.Option(min=0, help="Full cases in OUT/selection.")] = 0,
     test: Annotated[int, typer.Option(min=0, help="Full cases in OUT/test.")] = 0,
+    jobs: Annotated[
+        int,
+        typer.Option(min=0, help="Processes; the scans are the same with any. 0: one per core."),
+    ] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
 ) -> None:
     """Make synthetic abdominal CTs with 13 organs and tumors, and their references.
 
     Finished cases are kept: run it again to go on after a stop.
 
+    Exit codes: 0 done, 2 wrong call, 6 disk or memory ran out, 130 or 143 stopped.
+
     Example: cfseg phantom cohort --cases 80 --seed 1 --groups --test 10
     """
     from rich.console import Console
-    from rich.progress import track
 
+    from cfseg.cli.bars import Bars
+    from cfseg.parallel import cores
     from cfseg.phantoms.cohort import plan, write_cohort
 
     console = Console(stderr=True, quiet=quiet)
     total = len(plan(out, cases, seed, groups=groups, full=full, selection=selection, test=test))
-    bar = iter(track(range(total), "phantoms", console=console, disable=quiet))
-
-    def step(_done: int, _of: int) -> None:
-        next(bar, None)
-
-    step(0, total)
-    write_cohort(
-        out, cases, seed, spacing.value, groups=groups, full=full, selection=selection,
-        test=test, progress=step,
-    )  # fmt: skip
+    with Bars(console, "phantoms") as bars:
+        bars.start(total)
+        write_cohort(
+            out, cases, seed, spacing.value, groups=groups, full=full, selection=selection,
+            test=test, jobs=jobs or cores(), progress=bars.step,
+        )  # fmt: skip
     console.print(f"{total} phantoms in {out}", highlight=False, soft_wrap=True)

@@ -1,9 +1,11 @@
 """``cfseg predict``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
+
+from cfseg.cli import reading
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,54 +32,92 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
     overwrite: Annotated[bool, typer.Option(help="Do finished cases again.")] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Do the i-th of N shares, for runs side by side."),
+    ] = None,
+    fail_on_empty: Annotated[
+        bool, typer.Option("--fail-on-empty", help="No abdomen found counts as not done.")
+    ] = False,
+    assume_orientation: reading.AssumeOrientation = None,
+    hu_offset: reading.HuOffset = None,
+    force_spacing: reading.ForceSpacing = False,
+    nonfinite: reading.Nonfinite = "refuse",
+    volume_index: reading.VolumeIndex = None,
+    allow_gaps: reading.AllowGaps = False,
+    all_series: reading.AllSeries = False,
+    force_modality: reading.ForceModality = False,
+    strict_geometry: reading.StrictGeometry = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
 ) -> None:
     """Segment CTs: 13 organs and tumors, on each input's own grid.
 
     CASE_0000.nii.gz becomes OUT/CASE.nii.gz. What became of each input stands in
-    OUT/status/CASE.json, all of it in OUT/summary.json. Run it again to go on after a stop.
+    OUT/status/CASE.json, all of it in OUT/summary.json and summary.csv. Run it again to go on after
+    a stop; several runs may share one OUT, each case is done once. A refused scan names the option
+    that lets it in, if there is one.
 
     Exit codes: 0 all done, 2 wrong call, 3 some inputs refused or failed, 4 none done, 5 the model
-    cannot be used, 6 disk or memory ran out.
+    cannot be used, 6 disk or memory ran out, 130 or 143 stopped.
 
     Example: cfseg predict scans/ -o masks/
     """
+    from cfseg.batch import read_shard
+    from cfseg.io import ReadingOptions
     from cfseg.segmenter import Segmenter
 
-    segmenter = Segmenter(bundle, device, threads, tuple(set_ or ()))
-    summary = _predict(inputs, out, segmenter, overwrite=overwrite, quiet=quiet)
+    options = ReadingOptions(
+        assume_orientation=assume_orientation,
+        force_spacing=force_spacing,
+        strict_geometry=strict_geometry,
+        volume_index=volume_index,
+        nonfinite=cast("Literal['refuse', 'air']", nonfinite),  # it is checked there
+        hu_offset=hu_offset,
+        allow_gaps=allow_gaps,
+        all_series=all_series,
+        force_modality=force_modality,
+    )
+    share = None if shard is None else read_shard(shard)
+    segmenter = Segmenter(bundle, device, threads, tuple(set_ or ()), options)
+    summary = _predict(
+        inputs, out, segmenter, overwrite=overwrite, shard=share, fail_on_empty=fail_on_empty,
+        quiet=quiet,
+    )  # fmt: skip
     raise typer.Exit(summary.exit_code)
 
 
 def _predict(
-    inputs: list[Path], out: Path, segmenter: "Segmenter", *, overwrite: bool, quiet: bool
+    inputs: list[Path],
+    out: Path,
+    segmenter: "Segmenter",
+    *,
+    overwrite: bool,
+    shard: tuple[int, int] | None,
+    fail_on_empty: bool,
+    quiet: bool,
 ) -> "Summary":
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from cfseg.batch import predict_many
+    from cfseg.cli.bars import Bars
 
     console = Console(stderr=True, quiet=quiet)
     errors = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet) as bar:
-        cases = bar.add_task("cases", total=None)
-        windows = bar.add_task("", total=None, visible=False)
+    with Bars(console, "cases") as bars:
 
-        def on_case(status: "CaseStatus", done: int, of: int) -> None:
-            bar.update(cases, completed=done, total=of)
-            bar.update(windows, visible=False)
+        def on_case(status: "CaseStatus", done: int, of: int) -> None:  # noqa: ARG001 - bars know
+            bars.advance(done)
             to = console if status.ok else errors
             to.print(_line(status), highlight=False, markup=False, soft_wrap=True)
 
         def on_window(case: str, stage: str, done: int, of: int) -> None:
-            bar.update(
-                windows, description=f"{case}: {stage}", completed=done, total=of, visible=True
-            )
+            bars.below(f"{case}: {stage}", done, of)
 
         summary = predict_many(
-            inputs, out, segmenter, overwrite=overwrite, on_case=on_case, on_window=on_window
-        )
+            inputs, out, segmenter, overwrite=overwrite, shard=shard,
+            fail_on_empty=fail_on_empty, on_start=bars.start, on_case=on_case,
+            on_window=on_window,
+        )  # fmt: skip
     _close(console, summary)
     return summary
 
@@ -88,7 +128,10 @@ def _line(status: "CaseStatus") -> str:
     if status.skipped:
         return f"{status.case}: {status.state} before, unchanged"
     notes = "".join(f"\n  note: {note}" for note in status.record["notes"])
-    return f"{status.case}: {status.state} in {status.record['seconds']['total']:.1f} s{notes}"
+    again = "; ".join(status.record.get("again", []))
+    seconds = status.record["seconds"]["total"]
+    changed = f", done again because of {again}" if again else ""
+    return f"{status.case}: {status.state} in {seconds:.1f} s{changed}{notes}"
 
 
 def _close(console: "Console", summary: "Summary") -> None:

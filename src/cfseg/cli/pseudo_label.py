@@ -58,17 +58,15 @@ def pseudo_label(
     Example: cfseg pseudo-label cohort -m work/bundle -o labelled --group 1
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from cfseg.cli.bars import Bars
     from cfseg.training.label_cohort import label_cohort
 
     console, errors = Console(stderr=True, quiet=quiet), Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet) as bar:
-        task = bar.add_task("cases", total=None)
+    with Bars(console, "cases") as bars:
 
         def on_case(found: "Labelled", done: int, of: int) -> None:
-            bar.update(task, completed=done, total=of)
+            bars.step(done, of)
             to = console if found.state == "done" else errors
             to.print(_line(found), highlight=False, markup=False, soft_wrap=True)
 

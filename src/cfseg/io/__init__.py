@@ -2,11 +2,14 @@
 
 from cfseg.io.atomic import replacing, write_json, write_text
 from cfseg.io.names import case_id, find_scans, is_scan_name
+from cfseg.io.options import AS_IS, ReadingOptions
 from cfseg.io.scan import Scan, read_label_map, read_scan, scan_from_image
 from cfseg.io.source import SourceGrid
 from cfseg.io.write import label_image, to_source_array, write_label_map
 
 __all__ = [
+    "AS_IS",
+    "ReadingOptions",
     "Scan",
     "SourceGrid",
     "case_id",

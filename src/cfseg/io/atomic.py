@@ -1,6 +1,9 @@
 """Files that appear under their name whole or not at all."""
 
 import json
+import re
+import stat
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +14,29 @@ from cfseg.errors import ResourceError
 
 TEMPORARY_PREFIX = ".tmp-"
 """Names that begin so are half-written files; no reader takes them."""
+
+
+STALE_SECONDS = 3600.0
+_OURS = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}[0-9a-f]{{32}}-.")
+
+
+def sweep(folder: Path) -> int:
+    """Remove what a killed process left half-written an hour ago or more, and return how many.
+
+    Args:
+        folder: is looked at itself, its folders are not. Only names of our own pattern go.
+    """
+    removed = 0
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        try:
+            info = path.lstat()
+            is_stale = _OURS.match(path.name) and time.time() - info.st_mtime > STALE_SECONDS
+            if is_stale and stat.S_ISREG(info.st_mode):
+                path.unlink()
+                removed += 1
+        except FileNotFoundError:  # another run was faster
+            continue
+    return removed
 
 
 @contextmanager

@@ -17,10 +17,10 @@ from pydicom.dataset import Dataset
 
 from cfseg.errors import InputError
 from cfseg.geometry import Triple
+from cfseg.io.gaps import Filling, even_spacing, filling
 
 SAME_PLACE_MM = 1e-3
 SAME_DIRECTION = 1e-3
-TOLERANCE_MM, TOLERANCE_SHARE = 0.1, 0.01
 STRAY_SHARE = 0.2
 """Slices of another orientation are a localizer if they are at most this share of the stack."""
 
@@ -67,15 +67,18 @@ class Stack:
     Attributes:
         slices: ascending along the normal.
         affine_lps: (4, 4), index (column, row, slice) to mm in LPS.
+        filling: makes them even, where they are not.
     """
 
     slices: tuple[Slice, ...]
     affine_lps: npt.NDArray[np.float64]
+    filling: Filling | None = None
 
     @property
     def shape(self) -> Triple:
-        """Number of columns, rows and slices."""
-        return self.slices[0].columns, self.slices[0].rows, len(self.slices)
+        """Number of columns, rows and slices, with those that are filled in."""
+        count = len(self.slices) if self.filling is None else self.filling.count
+        return self.slices[0].columns, self.slices[0].rows, count
 
 
 def make_slice(path: Path, header: Dataset) -> Slice:
@@ -161,14 +164,20 @@ def _same_place(a: Slice, b: Slice) -> bool:
     )
 
 
-def build_stack(slices: list[Slice]) -> tuple[Stack, list[str]]:
+def build_stack(slices: list[Slice], *, allow_gaps: bool = False) -> tuple[Stack, list[str]]:
     """Order slices along their normal and check that they make a regular volume.
+
+    A stack that does not run along its normal (a tilted gantry) gets a sheared affine.
+
+    Args:
+        slices: of one series, in any order.
+        allow_gaps: fill in what is missing or lies unevenly.
 
     Returns:
         The stack and notes about slices left aside.
 
     Raises:
-        InputError: ``E_GEOMETRY`` (tilt, mixed orientation, matrix or pixel size),
+        InputError: ``E_GEOMETRY`` (mixed orientation, matrix or pixel size),
             ``E_MISSING_SLICES``, ``E_SPACING_IRREGULAR`` or ``E_TOO_FEW_SLICES``.
     """
     slices, notes = _main_orientation(slices)
@@ -181,16 +190,24 @@ def build_stack(slices: list[Slice]) -> tuple[Stack, list[str]]:
     normal = slices[0].normal
     ordered = sorted(slices, key=lambda item: float(item.position @ normal))
     positions = np.array([item.position for item in ordered])
-    spacing_mm = _even_spacing(positions @ normal)
-    _check_tilt(positions, normal)
+    filled = filling(positions @ normal) if allow_gaps else None
+    if filled is None:
+        spacing_mm = even_spacing(positions @ normal)
+    else:
+        spacing_mm = filled.spacing_mm
+        notes.append(f"gaps_filled: {filled.made} of {filled.count} slices are interpolated")
     first = ordered[0]
-    affine = create_affine_matrix_from_attributes(
-        image_position=first.position.tolist(),
-        image_orientation=first.orientation.tolist(),
-        pixel_spacing=list(first.pixel_mm),
-        spacing_between_slices=spacing_mm,
+    affine = np.asarray(
+        create_affine_matrix_from_attributes(
+            image_position=first.position.tolist(),
+            image_orientation=first.orientation.tolist(),
+            pixel_spacing=list(first.pixel_mm),
+            spacing_between_slices=spacing_mm,
+        ),
+        dtype=np.float64,
     )
-    return Stack(tuple(ordered), np.asarray(affine, dtype=np.float64)), notes
+    affine[:3, 2] = _direction(positions, normal) * spacing_mm
+    return Stack(tuple(ordered), affine, filled), notes
 
 
 def _main_orientation(slices: list[Slice]) -> tuple[list[Slice], list[str]]:
@@ -229,46 +246,22 @@ def _check_uniform(slices: list[Slice]) -> None:
             )
 
 
-def _even_spacing(along_mm: _Vector) -> float:
-    """Return the distance between slices, in mm, or say which one is missing or out of place."""
-    gaps = np.diff(along_mm)
-    typical = float(np.median(gaps))
-    tolerance = max(TOLERANCE_MM, TOLERANCE_SHARE * typical)
-    wrong = np.flatnonzero(np.abs(gaps - typical) > tolerance)
-    if wrong.size == 0:
-        return float(along_mm[-1] - along_mm[0]) / gaps.size
-    counts = np.rint(gaps / typical)
-    whole = bool((np.abs(gaps - counts * typical) <= tolerance * np.maximum(counts, 1)).all())
-    if whole and (counts >= 1).all() and wrong.size <= max(1, gaps.size // 4):
-        missing = [along_mm[i] + typical * step for i in wrong for step in range(1, int(counts[i]))]
-        shown = ", ".join(f"{value:.1f}" for value in missing[:8])
-        raise InputError(
-            f"{len(missing)} slices are missing inside the series, at {shown} mm along its "
-            f"normal (spacing {typical:g} mm); export it completely",
-            code="E_MISSING_SLICES",
-        )
-    raise InputError(
-        f"the distances between slices vary from {gaps.min():.2f} to {gaps.max():.2f} mm, first "
-        f"after {along_mm[wrong[0]]:.1f} mm; export an evenly spaced reconstruction",
-        code="E_SPACING_IRREGULAR",
-    )
+def _direction(positions: npt.NDArray[np.float64], normal: _Vector) -> _Vector:
+    """Return (3,) the way from slice to slice, scaled to 1 mm along the normal.
 
+    It is the normal itself, unless the gantry was tilted.
 
-def _check_tilt(positions: npt.NDArray[np.float64], normal: _Vector) -> None:
-    """Refuse a stack that does not run along its normal (a tilted gantry)."""
-    run = positions[-1] - positions[0]
-    sideways = run - (run @ normal) * normal
-    tilt = float(np.arctan2(np.linalg.norm(sideways), abs(run @ normal)))
-    if np.sin(tilt) > SAME_DIRECTION:
-        raise InputError(
-            f"the slices are stacked at {np.degrees(tilt):.1f} degrees to their normal (a tilted "
-            "gantry), which cfseg cannot process yet; resample the scan to an orthogonal grid",
-            code="E_GEOMETRY",
-        )
+    Raises:
+        InputError: ``E_GEOMETRY``, the slices do not lie on a straight line.
+    """
     along = positions - positions[0]
-    off_mm = np.linalg.norm(along - np.outer(along @ normal, normal), axis=1)
+    run = along[-1] / (along[-1] @ normal)
+    sideways = float(np.linalg.norm(run - normal))
+    straight: _Vector = normal if sideways <= SAME_DIRECTION else run
+    off_mm = np.linalg.norm(along - np.outer(along @ normal, straight), axis=1)
     if off_mm.max() > 1.0:
         raise InputError(
             f"a slice lies {off_mm.max():.1f} mm beside the others; keep the files of one volume",
             code="E_GEOMETRY",
         )
+    return straight

@@ -43,6 +43,38 @@ def check_hu(values: _Values) -> tuple[str, ...]:
     return _range_notes(values, low, high)
 
 
+def in_hu(values: _Values, offset: float | None) -> tuple[_Values, tuple[str, ...]]:
+    """Return a volume in HU and the notes about it.
+
+    Args:
+        values: voxels of any shape, finite.
+        offset: is added where the values are not in HU without it; None adds nothing.
+
+    Raises:
+        InputError: as :func:`check_hu`.
+    """
+    try:
+        return values, check_hu(values)
+    except InputError:
+        if not offset:
+            raise
+    shifted = shift(values, offset)
+    return shifted, (f"hu_offset: {offset:+g} added", *check_hu(shifted))
+
+
+def shift(values: _Values, offset: float) -> _Values:
+    """Return ``values + offset``: int16 if that is exact, else float32."""
+    bounds = np.iinfo(np.int16)
+    low, high = float(values.min()) + offset, float(values.max()) + offset
+    if (
+        values.dtype == np.int16
+        and offset == int(offset)
+        and bounds.min <= low <= high <= bounds.max
+    ):
+        return (values + np.int32(offset)).astype(np.int16)
+    return values.astype(np.float32) + np.float32(offset)
+
+
 def _check_normalized(values: _Values, low: float, high: float) -> None:
     """Refuse [0, 1], [-1, 1] and z-scores; noise in a real scan is wider."""
     if max(-low, high) > 50:
@@ -79,7 +111,7 @@ def _check_intercept(values: _Values, high: float) -> None:
         raise InputError(
             f"the image is not in Hounsfield units: {cause}, and {tissue:.0%} lie between "
             f"{WATER_RAW[0]} and {WATER_RAW[1]}; the rescale intercept seems lost: add it, "
-            "usually -1024",
+            f"usually with --hu-offset {AIR_HU}",
             code="E_NOT_HU",
         )
     raise _not_hu(f"{cause} (values up to {high:g}); an MR image?")

@@ -53,16 +53,18 @@ def find_scans(inputs: list[Path]) -> tuple[list[Path], int]:
     """Return the scans among the inputs, in order, and how many other entries were ignored.
 
     An input is a file, a folder with a DICOM series, or a folder of both. A file that is named
-    itself always counts as a scan, so that reading it says what is wrong with it.
+    itself always counts as a scan, so that reading it says what is wrong with it; so does one that
+    does not exist, unless none does.
 
     Raises:
-        UsageError: an input does not exist.
+        UsageError: no input exists.
     """
+    missing = [path for path in map(Path, inputs) if not path.exists() and not path.is_symlink()]
+    if inputs and len(missing) == len(inputs):
+        raise UsageError(f"there is no {', no '.join(map(str, missing[:5]))}; check the paths")
     scans: list[Path] = []
     ignored = 0
     for path in map(Path, inputs):
-        if not path.exists() and not path.is_symlink():
-            raise UsageError(f"there is no {path}")
         if not path.is_dir():
             scans.append(path)
             continue

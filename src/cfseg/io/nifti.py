@@ -3,7 +3,6 @@
 import hashlib
 import math
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,11 @@ from nibabel.nifti1 import data_type_codes
 from nibabel.spatialimages import HeaderDataError
 
 from cfseg.errors import InputError
-from cfseg.geometry import Triple
+from cfseg.io.memory import check_memory
+from cfseg.io.options import AS_IS, ReadingOptions
 from cfseg.io.source import SourceGrid
 from cfseg.io.stream import CheckedStream, describe, open_regular
+from cfseg.io.values import scaled
 
 MAX_VOXELS = 1_500_000_000
 MAX_EXTENSION_BYTES = 64 << 20
@@ -41,8 +42,12 @@ class StoredImage:
     sha256: str
 
 
-def read_nifti(path: Path) -> StoredImage:
+def read_nifti(path: Path, options: ReadingOptions = AS_IS) -> StoredImage:
     """Read a NIfTI file, compressed or not, whatever its name says.
+
+    Args:
+        path: the file.
+        options: what to do where it would be refused.
 
     Raises:
         InputError: the file is not NIfTI, is damaged, or cannot be a three-dimensional scan.
@@ -50,32 +55,37 @@ def read_nifti(path: Path) -> StoredImage:
     with open_regular(path) as handle:
         stream = CheckedStream(handle, path)
         header = _read_header(stream)
-        shape, notes = _shape(header)
-        raw = _read_data(stream, header, shape)
-        source = SourceGrid.from_header(header, shape)
+        dims = _dims(header)
+        part, notes = _one_volume(dims, options)
+        shape = (dims[0], dims[1], dims[2])
+        source = SourceGrid.from_header(header, shape, options)
+        raw = _read_data(stream, header, dims, part)
         slope, inter, scaling = _scaling(header)
-        values = scaled(raw, slope, inter)
-        notes = [*_name_note(path, stream.layers), *notes, *scaling, *source.notes]
+        values, replaced = scaled(raw, slope, inter, options)
+        notes = [*_name_note(path, stream.layers), *notes, *scaling, *replaced, *source.notes]
         return StoredImage(values, source, tuple(notes), stream.sha256)
 
 
-def stored_from_image(image: nib.Nifti1Image) -> StoredImage:
+def stored_from_image(image: nib.Nifti1Image, options: ReadingOptions = AS_IS) -> StoredImage:
     """Take a nibabel image as it is in memory; its affine counts, whatever its header says.
 
     Raises:
         InputError: as :func:`read_nifti`.
     """
     header = _image_header(image)
-    shape, notes = _shape(header)
+    dims = _dims(header)
+    part, notes = _one_volume(dims, options)
+    shape = (dims[0], dims[1], dims[2])
     try:
         raw = np.asanyarray(image.dataobj)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"the image's data cannot be read: {error}", code="E_CORRUPT") from error
-    source = SourceGrid.from_header(header, shape)
-    values = scaled(raw.reshape(shape, order="A"), 1.0, 0.0)
+    source = SourceGrid.from_header(header, shape, options)
+    volume = raw.reshape((*shape, -1), order="F")[..., part]
+    values, replaced = scaled(volume, 1.0, 0.0, options)
     digest = hashlib.sha256(np.ascontiguousarray(values.T).data)
     digest.update(source.affine.tobytes())
-    return StoredImage(values, source, (*notes, *source.notes), digest.hexdigest())
+    return StoredImage(values, source, (*notes, *replaced, *source.notes), digest.hexdigest())
 
 
 def _image_header(image: nib.Nifti1Image) -> nib.Nifti1Header:
@@ -119,8 +129,8 @@ def _read_header(stream: CheckedStream) -> nib.Nifti1Header:
     return header
 
 
-def _shape(header: nib.Nifti1Header) -> tuple[Triple, list[str]]:
-    """Return the three dimensions, without trailing ones, after refusing all that has others."""
+def _dims(header: nib.Nifti1Header) -> list[int]:
+    """Return the dimensions, three at least, after refusing all that is no volume."""
     count = int(header["dim"][0])
     dims = [int(n) for n in header["dim"][1 : count + 1]]
     if not 1 <= count <= 7 or min(dims) < 0:
@@ -131,19 +141,35 @@ def _shape(header: nib.Nifti1Header) -> tuple[Triple, list[str]]:
         raise InputError(
             f"the image has {count} dimension(s), {dims}; a CT volume has three", code="E_NDIM"
         )
-    if max(dims[3:], default=1) > 1:
+    return dims
+
+
+def _one_volume(dims: list[int], options: ReadingOptions) -> tuple[int, list[str]]:
+    """Return which of the stored volumes is read, and a note where there was a choice."""
+    count, index = math.prod(dims[3:]), options.volume_index
+    if count == 1:
+        return 0, [f"squeezed: the stored shape is {dims}"] if len(dims) > 3 else []
+    if index is None:
         raise InputError(
-            f"the image has shape {dims}: more than one volume; save the one you want as an image "
-            "with three dimensions",
+            f"the image has shape {dims}: more than one volume; say which one with --volume-index "
+            f"0..{count - 1}, or save it as an image with three dimensions",
             code="E_NDIM",
         )
-    notes = [f"squeezed: the stored shape is {dims}"] if count > 3 else []
-    return (dims[0], dims[1], dims[2]), notes
+    if index >= count:
+        raise InputError(
+            f"there is no volume {index}: the image has {count} of shape {dims[:3]}; give "
+            f"--volume-index 0..{count - 1}",
+            code="E_NDIM",
+        )
+    return index, [f"volume_index: volume {index} of {count}, counted from 0"]
 
 
-def _read_data(stream: CheckedStream, header: nib.Nifti1Header, shape: Triple) -> npt.NDArray[Any]:
-    """Return the raw values (I, J, K), having compared every length with the header's."""
+def _read_data(
+    stream: CheckedStream, header: nib.Nifti1Header, dims: list[int], part: int
+) -> npt.NDArray[Any]:
+    """Return the raw values (I, J, K) of one volume, having compared every length."""
     dtype = _dtype(header)
+    shape = (dims[0], dims[1], dims[2])
     voxels = math.prod(shape)
     if voxels > MAX_VOXELS:
         raise InputError(
@@ -152,20 +178,30 @@ def _read_data(stream: CheckedStream, header: nib.Nifti1Header, shape: Triple) -
             code="E_TOO_LARGE",
         )
     offset, data_bytes = _offset(stream, header), voxels * dtype.itemsize
-    if offset + data_bytes > stream.most_bytes:
+    whole = data_bytes * math.prod(dims[3:])
+    if offset + whole > stream.most_bytes:
         raise _corrupt(
             stream,
-            f"the file is truncated: {stream.size} bytes cannot hold the {offset + data_bytes} "
+            f"the file is truncated: {stream.size} bytes cannot hold the {offset + whole} "
             "that the header announces",
         )
-    stream.read_into(memoryview(bytearray(offset)))
+    check_memory(f"reading {stream.path}, {shape} voxels,", reading_bytes(voxels, dtype))
+    before = stream.skip(offset + part * data_bytes) - offset
     values = np.empty(data_bytes, dtype=np.uint8)
     filled = stream.read_into(values.data)
-    if filled < data_bytes:
-        raise _corrupt(stream, f"the file is truncated: {filled} of {data_bytes} bytes of data")
+    after = stream.skip(whole - (part + 1) * data_bytes)
+    if before + filled + after < whole:
+        raise _corrupt(
+            stream, f"the file is truncated: {before + filled + after} of {whole} bytes of data"
+        )
     if not stream.at_end():
         raise _corrupt(stream, "the file is longer than its header announces")
     return values.view(dtype).reshape(shape, order="F")
+
+
+def reading_bytes(voxels: int, dtype: np.dtype[Any]) -> int:
+    """Return the memory that reading takes at its peak: as stored, in HU, on the canonical axes."""
+    return voxels * (dtype.itemsize + 2 * min(4, max(2, dtype.itemsize)))
 
 
 def _dtype(header: nib.Nifti1Header) -> np.dtype[Any]:
@@ -204,65 +240,6 @@ def _scaling(header: nib.Nifti1Header) -> tuple[float, float, list[str]]:
     if not math.isfinite(inter):
         raise InputError(f"the header's intercept is {inter:g}; repair it", code="E_CORRUPT")
     return slope, inter, []
-
-
-def scaled(
-    raw: npt.NDArray[Any], slope: float, inter: float
-) -> npt.NDArray[np.int16] | npt.NDArray[np.float32]:
-    """Return ``raw * slope + inter``: int16 if that is exact, else float32.
-
-    Works slab by slab, so no copy in double precision of the whole image ever exists.
-
-    Raises:
-        InputError: ``E_DTYPE`` for anything but real numbers, ``E_NONFINITE`` for NaN or infinity.
-    """
-    if raw.dtype.kind not in "iufb":
-        raise InputError(f"the voxels are of type {raw.dtype}, not real numbers", code="E_DTYPE")
-    if raw.dtype.kind == "f":
-        check_finite(raw)
-    if raw.dtype == np.int16 and slope == 1 and inter == 0:
-        return raw.astype(raw.dtype.newbyteorder("="), copy=False)
-    if raw.dtype.kind in "iub" and slope == 1 and inter.is_integer() and raw.size:
-        bounds = np.iinfo(np.int16)
-        if bounds.min <= int(raw.min()) + inter and int(raw.max()) + inter <= bounds.max:
-            return _by_slab(raw, np.int16, lambda slab: slab.astype(np.int64) + int(inter))
-    limit = float(np.finfo(np.float32).max)
-    return _by_slab(
-        raw,
-        np.float32,
-        lambda slab: np.clip(slab.astype(np.float64) * slope + inter, -limit, limit),
-    )
-
-
-def _by_slab(
-    raw: npt.NDArray[Any],
-    dtype: type[Any],
-    convert: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
-) -> npt.NDArray[Any]:
-    out = np.empty(raw.shape, dtype=dtype, order="F")
-    for k in range(raw.shape[-1]):
-        out[..., k] = convert(raw[..., k])
-    return out
-
-
-def check_finite(values: npt.NDArray[Any]) -> None:
-    """Refuse NaN and infinity.
-
-    Raises:
-        InputError: ``E_NONFINITE`` with the count and the first index.
-    """
-    count, first = 0, None
-    for k in range(values.shape[-1]):
-        bad = ~np.isfinite(values[..., k])
-        if bad.any():
-            count += int(bad.sum())
-            first = first or (*(int(i) for i in np.argwhere(bad)[0]), k)
-    if first is not None:
-        raise InputError(
-            f"{count} voxels are NaN or infinite, the first at index {first}; replace them, by "
-            "-1024 where they stand for air",
-            code="E_NONFINITE",
-        )
 
 
 def _name_note(path: Path, layers: int) -> list[str]:

@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from cfseg.errors import InputError
 from cfseg.geometry import Geometry
-from cfseg.io.hounsfield import check_hu, check_label_values
+from cfseg.io.hounsfield import check_label_values, in_hu
 from cfseg.io.names import case_id
 from cfseg.io.nifti import StoredImage, read_nifti, stored_from_image
+from cfseg.io.options import AS_IS, ReadingOptions
 from cfseg.io.source import SourceGrid
 from cfseg.volume import LabelMap, Volume
 
@@ -43,12 +44,21 @@ class Scan:
     sha256: str
 
 
-def read_scan(path: Path, *, case: str | None = None) -> Scan:
+def read_scan(
+    path: Path,
+    *,
+    case: str | None = None,
+    options: ReadingOptions = AS_IS,
+    series: int | None = None,
+) -> Scan:
     """Read a NIfTI file or a folder with one DICOM CT series.
 
     Args:
         path: the file or folder.
         case: identifier; by default made from the name.
+        options: what to do where it would be refused.
+        series: which series of a folder that holds several, counted from 1 in the order of
+            :func:`cfseg.io.dicom.series_of`.
 
     Raises:
         InputError: the input is refused; the code says why.
@@ -59,28 +69,34 @@ def read_scan(path: Path, *, case: str | None = None) -> Scan:
         if path.is_dir():
             from cfseg.io.dicom import read_series
 
-            return _scan(read_series(path), case or case_id(path))
-        return _scan(read_nifti(path), case or case_id(path))
+            return _scan(read_series(path, options, series), case or case_id(path))
+        return _scan(read_nifti(path, options), case or case_id(path))
 
 
-def scan_from_image(image: nib.Nifti1Image, *, case: str = "image") -> Scan:
+def scan_from_image(
+    image: nib.Nifti1Image, *, case: str = "image", options: ReadingOptions = AS_IS
+) -> Scan:
     """Take a nibabel image in memory for a CT.
 
     Raises:
         InputError: as :func:`read_scan`.
     """
-    return _scan(stored_from_image(image), case)
+    return _scan(stored_from_image(image, options), case)
 
 
-def read_label_map(path: Path) -> tuple[LabelMap, SourceGrid]:
+def read_label_map(path: Path, options: ReadingOptions = AS_IS) -> tuple[LabelMap, SourceGrid]:
     """Read a label map from a NIfTI file onto the canonical axes.
+
+    Args:
+        path: the file.
+        options: those with which its scan was read.
 
     Raises:
         InputError: the file or its geometry is refused, or a value is not a whole number in 0..255.
     """
     path = Path(path)
     with _naming(path):
-        stored = read_nifti(path)
+        stored = read_nifti(path, options)
         ids = check_label_values(stored.values)
     source = stored.source
     return LabelMap(source.to_canonical(ids), source.geometry), source
@@ -99,10 +115,12 @@ def _naming(path: Path) -> Iterator[None]:
 
 def _scan(stored: StoredImage, case: str) -> Scan:
     geometry = stored.source.geometry
+    options = stored.source.options
     _check_slices(geometry)
-    _check_spacing(geometry)
-    notes = (*stored.notes, *_grid_notes(geometry), *check_hu(stored.values))
-    hu: npt.NDArray[Any] = stored.source.to_canonical(stored.values)
+    forced = _check_spacing(geometry, options)
+    values, about = in_hu(stored.values, options.hu_offset)
+    notes = (*stored.notes, *forced, *_grid_notes(geometry), *about)
+    hu: npt.NDArray[Any] = stored.source.hu_to_canonical(values)
     volume = Volume(hu, geometry)
     return Scan(case, volume, stored.source, notes, stored.sha256)
 
@@ -116,15 +134,20 @@ def _check_slices(geometry: Geometry) -> None:
         )
 
 
-def _check_spacing(geometry: Geometry) -> None:
+def _check_spacing(geometry: Geometry, options: ReadingOptions) -> list[str]:
     allowed = (SLICE_MM, IN_PLANE_MM, IN_PLANE_MM)
     for axis, mm, (least, most) in zip("zyx", geometry.spacing_mm, allowed, strict=True):
-        if not least <= mm <= most:
-            raise InputError(
-                f"the spacing along {axis} is {mm:.4g} mm, outside {least} to {most} mm; is the "
-                "header in another unit than mm?",
-                code="E_SPACING",
-            )
+        if least <= mm <= most:
+            continue
+        found = f"the spacing along {axis} is {mm:.4g} mm, outside {least} to {most} mm"
+        if options.force_spacing:
+            return [f"spacing_forced: {found}"]
+        raise InputError(
+            f"{found}; is the header in another unit than mm? Repair it, or pass --force-spacing "
+            "if it is right",
+            code="E_SPACING",
+        )
+    return []
 
 
 def _grid_notes(geometry: Geometry) -> list[str]:

@@ -41,8 +41,8 @@ def open_regular(path: Path) -> BinaryIO:
     """Open a regular file for reading, without ever waiting on a pipe.
 
     Raises:
-        InputError: ``E_FORMAT`` if there is no such file or it is no regular file, ``E_READ`` if
-            it may not be read.
+        InputError: ``E_MISSING`` if there is no such file, ``E_FORMAT`` if it is no regular file,
+            ``E_READ`` if it may not be read.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
@@ -51,8 +51,11 @@ def open_regular(path: Path) -> BinaryIO:
             raise InputError(f"{path} is {_special(mode)}, not a scan", code="E_FORMAT")
         handle = os.open(path, flags)
     except FileNotFoundError as error:
-        what = "a link to a file that does not exist" if path.is_symlink() else "missing"
-        raise InputError(f"{path} is {what}", code="E_FORMAT") from error
+        if path.is_symlink():
+            raise InputError(
+                f"{path} is a link to a file that does not exist", code="E_FORMAT"
+            ) from error
+        raise InputError(f"there is no {path}; check the path", code="E_MISSING") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}", code="E_READ") from error
     # Between stat and open the name may have come to mean something else.
@@ -137,6 +140,15 @@ class CheckedStream:
             del self._buffer[: len(part)]
             filled += len(part)
         return filled
+
+    def skip(self, count: int) -> int:
+        """Read over ``count`` bytes and return how many there were."""
+        left = count
+        while left and self.peek(1):
+            step = min(left, len(self._buffer))
+            del self._buffer[:step]
+            left -= step
+        return count - left
 
     def at_end(self) -> bool:
         """Read on to the end, checksums included, and say whether no byte was left."""

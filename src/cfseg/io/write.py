@@ -100,7 +100,7 @@ def _sync(path: Path) -> None:
 
 def _verify(path: Path, expected: npt.NDArray[np.uint8], source: SourceGrid) -> None:
     try:
-        stored = read_nifti(path)
+        stored = read_nifti(path, source.options)
     except InputError as error:
         raise ResourceError(
             f"the label map that was just written is damaged: {error.message}", code="E_WRITE"

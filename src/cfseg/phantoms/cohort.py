@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cfseg.errors import ResourceError, UsageError
 from cfseg.geometry import Geometry
 from cfseg.io import replacing, write_json
 from cfseg.labels import LABELS, ORGAN_IDS, TUMOR
+from cfseg.parallel import in_processes
 from cfseg.phantoms.phantom import PhantomSpec, Spacing, generate
 
 Progress = Callable[[int, int], None]
@@ -68,6 +70,7 @@ def write_cohort(
     full: int = 0,
     selection: int = 0,
     test: int = 0,
+    jobs: int = 1,
     progress: Progress | None = None,
 ) -> Path:
     """Write a data set of phantoms; finished cases are kept, so it can be run again to go on.
@@ -82,6 +85,8 @@ def write_cohort(
             cohort has too few of them to train a coarse model.
         selection: fully labelled cases in ``out/selection``.
         test: fully labelled cases in ``out/test``.
+        jobs: processes that make cases; each is a function of seed and number alone, so the
+            cohort is the same with any.
         progress: see :data:`Progress`.
 
     Returns:
@@ -95,12 +100,14 @@ def write_cohort(
     values |= {"selection": selection, "test": test} | ({"full": full} if full else {})
     try:
         _claim(out, values)
-        jobs = plan(out, cases, seed, groups=groups, full=full, selection=selection, test=test)
-        for done, job in enumerate(jobs):
-            _write_case(job, seed, spacing)
+        planned = plan(out, cases, seed, groups=groups, full=full, selection=selection, test=test)
+        write = partial(_write_case, seed=seed, spacing=spacing)
+        left = [job for job in planned if not _is_written(job)]
+        before = len(planned) - len(left)
+        for done, _ in enumerate(in_processes(write, left, jobs), before + 1):
             if progress is not None:
-                progress(done + 1, len(jobs))
-        _describe(out, jobs, groups)
+                progress(done, len(planned))
+        _describe(out, planned, groups)
     except OSError as error:
         raise ResourceError(f"{out} cannot be written: {error}", code="E_DISK") from error
     return out
@@ -184,10 +191,16 @@ def _claim(out: Path, values: dict[str, Any]) -> None:
     write_json(note, values)
 
 
+def _meta(job: Job) -> Path:
+    return job.folder / "meta" / f"{job.case}.json"
+
+
+def _is_written(job: Job) -> bool:
+    return _meta(job).exists()
+
+
 def _write_case(job: Job, seed: int, spacing: Spacing) -> None:
-    meta = job.folder / "meta" / f"{job.case}.json"
-    if meta.exists():
-        return
+    """Make one case; its description comes last and says that it is whole."""
     phantom = generate(seed, job.index, PhantomSpec(spacing, job.tumor))
     image = job.folder / "imagesTr" / f"{job.case}_0000.nii.gz"
     axes = _axes(seed, job.index) if spacing == "row" else "LPS"
@@ -200,7 +213,7 @@ def _write_case(job: Job, seed: int, spacing: Spacing) -> None:
         _save(job.folder / "labelsTr" / f"{job.case}.nii.gz", kept, grid, axes)
     if job.truth is not None:
         _save(job.truth / "labelsTr" / f"{job.case}.nii.gz", full, grid, axes)
-    write_json(meta, phantom.meta)
+    write_json(_meta(job), phantom.meta)
 
 
 def _axes(seed: int, index: int) -> str:

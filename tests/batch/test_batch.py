@@ -93,7 +93,7 @@ def test_an_internal_error_costs_one_case(
     scans = [ct(tmp_path / "in" / f"{n}.nii.gz") for n in "ab"]
     segment = segmenter.segment
 
-    def fails_on_a(scan: Path, report: object = None) -> object:
+    def fails_on_a(scan: Path, report: object = None, **_: object) -> object:
         if scan.name == "a.nii.gz":
             raise RuntimeError("boom")
         return segment(scan)

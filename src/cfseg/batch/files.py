@@ -1,0 +1,38 @@
+"""What is looked at of the files of a batch."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from cfseg.errors import ResourceError
+
+
+def make_folder(folder: Path) -> None:
+    """Make an output folder.
+
+    Raises:
+        ResourceError: the place cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"{folder} cannot be made: {error.strerror}", code="E_DISK") from error
+
+
+def stamp(path: Path) -> list[list[Any]]:
+    """Return name, size and time of change of the file, or of each file of the folder."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    found = []
+    for file in files:
+        try:
+            info = file.stat()
+        except OSError:
+            continue
+        found.append([file.name, info.st_size, info.st_mtime_ns])
+    return found
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,105 @@
+"""What became of all inputs: every one is counted, as JSON and as a table."""
+
+import csv
+import io
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cfseg.errors import EXIT_NONE_DONE, EXIT_OK, EXIT_PARTIAL
+from cfseg.io import write_json, write_text
+
+State = Literal["done", "empty", "refused", "failed"]
+STATES: tuple[State, ...] = ("done", "empty", "refused", "failed")
+COLUMNS = ("case", "state", "code", "message", "attempt", "seconds", "output", "notes")
+
+
+@dataclass(frozen=True)
+class CaseStatus:
+    """What became of one input.
+
+    Attributes:
+        case: its id; the output is ``CASE.nii.gz``.
+        state: ``done``, ``empty`` (no abdomen found), ``refused`` (bad input) or ``failed``.
+        skipped: it was done before and nothing changed, or by another run just now.
+        record: all of ``status/CASE.json``.
+    """
+
+    case: str
+    state: State
+    skipped: bool
+    record: dict[str, Any]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is a label map."""
+        return self.state in ("done", "empty")
+
+    @property
+    def code(self) -> str:
+        """Of the error, else empty."""
+        return str(self.record["code"])
+
+    @property
+    def message(self) -> str:
+        """Of the error, else empty."""
+        return str(self.record["message"])
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of all inputs.
+
+    Attributes:
+        cases: in the order of the inputs.
+        ignored: how many other files there were.
+        notice: what the bundle's makers want said.
+        fail_on_empty: count a scan without abdomen as one that is not done.
+    """
+
+    cases: tuple[CaseStatus, ...]
+    ignored: int
+    notice: str
+    fail_on_empty: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done, 3 some refused or failed, 4 none done or none found."""
+        good = ("done",) if self.fail_on_empty else ("done", "empty")
+        done = sum(case.state in good for case in self.cases)
+        if done == 0:
+            return EXIT_NONE_DONE
+        return EXIT_OK if done == len(self.cases) else EXIT_PARTIAL
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what ``summary.json`` holds."""
+        counts = Counter(case.state for case in self.cases)
+        return {
+            "inputs": len(self.cases),
+            **{state: counts.get(state, 0) for state in STATES},
+            "ignored": self.ignored,
+            "notice": self.notice,
+            "cases": {case.case: case.record for case in self.cases},
+        }
+
+    def as_csv(self) -> str:
+        """Return what ``summary.csv`` holds: a line for each input."""
+        text = io.StringIO()
+        table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        table.writeheader()
+        for case in self.cases:
+            row = {name: case.record.get(name, "") for name in COLUMNS}
+            row["notes"] = "; ".join(case.record.get("notes", []))
+            row["seconds"] = case.record.get("seconds", {}).get("total", "")
+            table.writerow(row)
+        return text.getvalue()
+
+    def write(self, folder: Path, name: str = "summary") -> None:
+        """Write ``summary.json`` and ``summary.csv``.
+
+        Raises:
+            ResourceError: the disk refuses.
+        """
+        write_json(folder / f"{name}.json", self.as_dict())
+        write_text(folder / f"{name}.csv", self.as_csv())

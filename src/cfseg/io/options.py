@@ -1,0 +1,65 @@
+"""What a user may decide about scans that would be refused otherwise."""
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from cfseg.errors import UsageError
+
+_AXES = ("LR", "AP", "SI")
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """Decisions about scans that cannot be read without one; the others are read as ever.
+
+    Every decision that was needed stands in the notes of its case.
+
+    Attributes:
+        assume_orientation: three letters, where the stored axes point to, as in ``LAS``; for a
+            file with neither qform nor sform.
+        force_spacing: take a spacing for what it says, in mm, however implausible.
+        strict_geometry: refuse sheared axes instead of resampling to an orthogonal grid and back.
+        volume_index: which volume of a file that holds several, counted from 0.
+        nonfinite: ``air`` takes NaN and infinity for air.
+        hu_offset: added to the values of a scan that is not in HU without it.
+        allow_gaps: fill in slices that a DICOM series lacks, or that lie unevenly, linearly.
+        all_series: each series of a DICOM folder is a case of its own.
+        force_modality: read a DICOM series that says it is no CT.
+
+    Raises:
+        UsageError: a value that none of these can have.
+    """
+
+    assume_orientation: str | None = None
+    force_spacing: bool = False
+    strict_geometry: bool = False
+    volume_index: int | None = None
+    nonfinite: Literal["refuse", "air"] = "refuse"
+    hu_offset: float | None = None
+    allow_gaps: bool = False
+    all_series: bool = False
+    force_modality: bool = False
+
+    def __post_init__(self) -> None:
+        letters = self.assume_orientation
+        if letters is not None:
+            pairs = sorted(next((a for a in _AXES if c in a), "") for c in letters.upper())
+            if pairs != sorted(_AXES):
+                raise UsageError(
+                    f"--assume-orientation {letters}: give one letter of each of "
+                    f"{', '.join(_AXES)}, as in LAS"
+                )
+            object.__setattr__(self, "assume_orientation", letters.upper())
+        if self.nonfinite not in ("refuse", "air"):
+            raise UsageError(f"--nonfinite {self.nonfinite}: give refuse or air")
+        if self.volume_index is not None and self.volume_index < 0:
+            raise UsageError(f"--volume-index {self.volume_index}: volumes are counted from 0")
+
+    def given(self) -> dict[str, Any]:
+        """Return what differs from the defaults; JSON."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value != getattr(AS_IS, name)}
+
+
+AS_IS = ReadingOptions()
+"""Nothing decided."""
