@@ -10,6 +10,7 @@ from cfseg.cli.bundle import bundle_app
 from cfseg.cli.dataset import dataset_app
 from cfseg.cli.demo import demo
 from cfseg.cli.evaluate import evaluate
+from cfseg.cli.findings import findings
 from cfseg.cli.phantom import phantom
 from cfseg.cli.predict import predict
 from cfseg.cli.pseudo_label import pseudo_label
@@ -43,6 +44,7 @@ def _root(
 
 app.command()(predict)
 app.command()(evaluate)
+app.command()(findings)
 app.command()(demo)
 app.command()(phantom)
 app.command()(train)
