@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +28,9 @@ from cfseg.errors import (
     ResourceError,
     UsageError,
 )
-from cfseg.io import case_id, find_scans, write_json
+from cfseg.findings.agreement import agreement
+from cfseg.findings.keep import complete_case, keep_case, write_all_tables
+from cfseg.io import case_id, find_scans, remember_input, write_json
 from cfseg.segmenter import Segmentation, Segmenter
 
 State = Literal["done", "empty", "refused", "failed"]
@@ -98,6 +101,7 @@ def predict_many(
     segmenter: Segmenter,
     *,
     overwrite: bool = False,
+    statistics: bool = False,
     on_case: OnCase | None = None,
     on_window: OnWindow | None = None,
 ) -> Summary:
@@ -108,6 +112,7 @@ def predict_many(
         out: a folder; for a single scan also the name of a ``.nii.gz`` or ``.nii`` file.
         segmenter: the loaded bundle.
         overwrite: do finished cases again.
+        statistics: also measure them, finished ones too; see :mod:`cfseg.findings.keep`.
         on_case: see :data:`OnCase`.
         on_window: see :data:`OnWindow`.
 
@@ -121,12 +126,14 @@ def predict_many(
     make_folder(folder / "status")
     done: list[CaseStatus] = []
     for scan, target in jobs:
-        run = _CaseRun(scan, target, folder, segmenter)
+        run = _CaseRun(scan, target, folder, segmenter, statistics)
         done.append(run.status(overwrite, on_window))
         if on_case is not None:
             on_case(done[-1], len(done), len(jobs))
     summary = Summary(tuple(done), ignored, segmenter.notice)
     write_json(folder / "summary.json", summary.as_dict())
+    if statistics:
+        write_all_tables(folder)
     return summary
 
 
@@ -176,14 +183,20 @@ def make_folder(folder: Path) -> None:
 class _CaseRun:
     """One case on its way from a path to a label map and a status file."""
 
-    def __init__(self, scan: Path, target: Path, folder: Path, segmenter: Segmenter) -> None:
+    def __init__(
+        self, scan: Path, target: Path, folder: Path, segmenter: Segmenter, statistics: bool
+    ) -> None:
         self.scan, self.target, self.segmenter = scan, target, segmenter
+        self.folder, self.statistics = folder, statistics
         self.case = case_id(scan)
         self.status_file = folder / "status" / f"{self.case}.json"
 
     def status(self, overwrite: bool, on_window: OnWindow | None) -> CaseStatus:
+        remember_input(self.folder, self.case, self.scan)
         before = None if overwrite else self.finished_before()
-        if before is not None:
+        if before is not None and (
+            not self.statistics or complete_case(self.folder, self.scan, self.target, before)
+        ):
             return CaseStatus(self.case, before["state"], True, "", "", before)
         record = self.segmented(on_window)
         write_json(self.status_file, record)
@@ -207,20 +220,20 @@ class _CaseRun:
         return record if same else None
 
     def segmented(self, on_window: OnWindow | None) -> dict[str, Any]:
-        report = None
-        if on_window is not None:
-            window = on_window
-            report = lambda stage, done, of: window(self.case, stage, done, of)  # noqa: E731
+        report = None if on_window is None else partial(on_window, self.case)
         try:
             segmentation = self.segmenter.segment(self.scan, report)
             segmentation.save(self.target)
+            record = self.record(segmentation.result.status, None, segmentation)
+            if self.statistics:
+                keep_case(self.folder, segmentation.scan, segmentation.label_map, record)
         except InputError as error:
             return self.record("refused", error)
         except CfsegError as error:
             return self.record("failed", error)
         except Exception as error:
             return self.record("failed", CfsegError(f"{type(error).__name__}: {error}"))
-        return self.record(segmentation.result.status, None, segmentation)
+        return record
 
     def settings(self) -> dict[str, Any]:
         """Return what decides the result beside the input."""
@@ -263,6 +276,7 @@ def _findings(segmentation: Segmentation) -> dict[str, Any]:
         "input_sha256": segmentation.scan.sha256,
         "region": None if result.region is None else [result.region.start, result.region.stop],
         "volumes_ml": result.label_map.volumes_ml(),
+        "agreement": agreement(result.tumor_maps, result.organ_map),
         "seconds": result.seconds | {"total": segmentation.seconds},
     }
 

@@ -30,12 +30,17 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
     overwrite: Annotated[bool, typer.Option(help="Do finished cases again.")] = False,
+    statistics: Annotated[
+        bool, typer.Option("--statistics", help="Measure organs and lesions too.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
 ) -> None:
     """Segment CTs: 13 organs and tumors, on each input's own grid.
 
     CASE_0000.nii.gz becomes OUT/CASE.nii.gz. What became of each input stands in
     OUT/status/CASE.json, all of it in OUT/summary.json. Run it again to go on after a stop.
+    With --statistics, OUT/statistics/CASE.json, OUT/statistics.csv and OUT/lesions.csv hold
+    volumes, densities and lesions, as cfseg findings writes them.
 
     Exit codes: 0 all done, 2 wrong call, 3 some inputs refused or failed, 4 none done, 5 the model
     cannot be used, 6 disk or memory ran out.
@@ -45,12 +50,20 @@ def predict(
     from cfseg.segmenter import Segmenter
 
     segmenter = Segmenter(bundle, device, threads, tuple(set_ or ()))
-    summary = _predict(inputs, out, segmenter, overwrite=overwrite, quiet=quiet)
+    summary = _predict(
+        inputs, out, segmenter, overwrite=overwrite, statistics=statistics, quiet=quiet
+    )
     raise typer.Exit(summary.exit_code)
 
 
 def _predict(
-    inputs: list[Path], out: Path, segmenter: "Segmenter", *, overwrite: bool, quiet: bool
+    inputs: list[Path],
+    out: Path,
+    segmenter: "Segmenter",
+    *,
+    overwrite: bool,
+    statistics: bool,
+    quiet: bool,
 ) -> "Summary":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -76,8 +89,9 @@ def _predict(
             )
 
         summary = predict_many(
-            inputs, out, segmenter, overwrite=overwrite, on_case=on_case, on_window=on_window
-        )
+            inputs, out, segmenter, overwrite=overwrite, statistics=statistics,
+            on_case=on_case, on_window=on_window,
+        )  # fmt: skip
     _close(console, summary)
     return summary
 
