@@ -14,6 +14,7 @@ from cfseg.cli.findings import findings
 from cfseg.cli.phantom import phantom
 from cfseg.cli.predict import predict
 from cfseg.cli.pseudo_label import pseudo_label
+from cfseg.cli.report import report
 from cfseg.cli.train import train
 
 app = typer.Typer(
@@ -45,6 +46,7 @@ def _root(
 app.command()(predict)
 app.command()(evaluate)
 app.command()(findings)
+app.command()(report)
 app.command()(demo)
 app.command()(phantom)
 app.command()(train)

@@ -58,16 +58,12 @@ def inside(mask: _Mask) -> Triple | None:
     return z, int(rows[nearest]), int(columns[nearest])
 
 
-def close_up(place: Triple, geometry: Geometry, around: Box | None = None) -> Box:
-    """Return the box of a close-up: ``CLOSE_UP_MM`` around a place, and all of ``around``."""
-    margin = geometry.margin_voxels(CLOSE_UP_MM)
+def close_up(place: Triple, geometry: Geometry) -> Box:
+    """Return the box that shows ``CLOSE_UP_MM`` on every side of a place."""
     z, y, x = place
-    box = Box(place, (z + 1, y + 1, x + 1)).grow(margin, geometry.shape)
-    if around is None:
-        return box
-    start = tuple(min(a, b) for a, b in zip(box.start, around.start, strict=True))
-    stop = tuple(max(a, b) for a, b in zip(box.stop, around.stop, strict=True))
-    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+    return Box(place, (z + 1, y + 1, x + 1)).grow(
+        geometry.margin_voxels(CLOSE_UP_MM), geometry.shape
+    )
 
 
 def _center(mask: _Mask, weights: npt.NDArray[np.integer]) -> Triple:
