@@ -10,6 +10,7 @@ from cfseg.cli.bundle import bundle_app
 from cfseg.cli.dataset import dataset_app
 from cfseg.cli.demo import demo
 from cfseg.cli.evaluate import evaluate
+from cfseg.cli.figure import figure
 from cfseg.cli.findings import findings
 from cfseg.cli.phantom import phantom
 from cfseg.cli.predict import predict
@@ -47,6 +48,7 @@ app.command()(predict)
 app.command()(evaluate)
 app.command()(findings)
 app.command()(report)
+app.command()(figure)
 app.command()(demo)
 app.command()(phantom)
 app.command()(train)

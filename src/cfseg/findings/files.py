@@ -12,7 +12,7 @@ from cfseg.findings.agreement import LOW_AGREEMENT
 from cfseg.findings.measure import Findings, measure
 from cfseg.findings.organs import BORDER_SLICES
 from cfseg.findings.record import as_record, label_rows, lesion_rows
-from cfseg.io import case_id, find_scans, write_json, write_text
+from cfseg.io import case_id, find_scans, names_of, write_json, write_text
 
 FOLDER = "statistics"
 OnCase = Callable[[str, str, int, int], None]
@@ -133,7 +133,9 @@ def _pairs(ct: Path, label_map: Path) -> dict[str, tuple[Path, Path]]:
     if not label_map.is_dir() and len(scans) == 1:
         return {case_id(scans[0]): (scans[0], label_map)}
     by_case = {case_id(scan): scan for scan in scans}
-    pairs = {case_id(it): (by_case[case_id(it)], it) for it in labels if case_id(it) in by_case}
+    named = [(name, it) for it in labels for name in names_of(it) if name in by_case]
+    pairs = {name: (by_case[name], it) for name, it in reversed(named)}
+    pairs = dict(sorted(pairs.items()))
     if not pairs:
         raise UsageError(
             f"no label map in {label_map} is named like a CT in {ct}; CASE.nii.gz goes with "

@@ -2,7 +2,7 @@
 
 from cfseg.io.atomic import replacing, write_json, write_text
 from cfseg.io.inputs import find_input, remember_input
-from cfseg.io.names import case_id, find_scans, is_scan_name
+from cfseg.io.names import case_id, find_scans, is_scan_name, names_of
 from cfseg.io.scan import Scan, read_label_map, read_scan, scan_from_image
 from cfseg.io.source import SourceGrid
 from cfseg.io.write import label_image, to_source_array, write_label_map
@@ -15,6 +15,7 @@ __all__ = [
     "find_scans",
     "is_scan_name",
     "label_image",
+    "names_of",
     "read_label_map",
     "read_scan",
     "remember_input",

@@ -20,7 +20,7 @@ def box_plot(values: Mapping[str, Sequence[float]], axis: str, *, log: bool = Fa
     Args:
         values: by label name; labels without values are left out.
         axis: what the values are, with their unit.
-        log: draw on a logarithmic axis.
+        log: draw on a logarithmic axis; else the axis goes from 0 to 1.
     """
     figure = draw_boxes(values, axis, log=log)
     stream = io.BytesIO()
@@ -51,6 +51,8 @@ def draw_boxes(values: Mapping[str, Sequence[float]], axis: str, *, log: bool = 
     axes.set_ylim(-len(shown) + 0.4, 0.6)
     if log:
         axes.set_xscale("log")
+    else:
+        axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel(axis, fontsize=9)
     axes.tick_params(labelsize=8.5)
     axes.grid(axis="x", color="#e2e6ea", linewidth=0.7)

@@ -24,7 +24,7 @@ WINDOWS: tuple[tuple[str, int, int], ...] = (
 )
 """Presets of the viewer: name, level and width in HU."""
 
-LESIONS_LISTED = 25
+LESIONS_LISTED = 15
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ WINDOW_CENTER_HU, WINDOW_WIDTH_HU = 40.0, 400.0
 OPACITY = 0.35
 DPI = 110
 _PANEL_INCHES = 4.2
-_BACKGROUND = "#101418"
+BACKGROUND = "#101418"
 
 Plane = Literal["axial", "coronal", "sagittal"]
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
@@ -87,7 +87,7 @@ def montage(
 
 def _save(figure: Figure, path: Path) -> None:
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI, facecolor=_BACKGROUND)
+        figure.savefig(temporary, format="png", dpi=DPI, facecolor=BACKGROUND)
 
 
 def draw_montage(
@@ -131,11 +131,11 @@ def draw_montage(
     for row, (name, label_map) in enumerate(rows.items()):
         for column, plane in enumerate(PLANES):
             axes = figure.add_subplot(grid[row, column], label=f"{name} {plane}")
-            _draw_panel(axes, volume, label_map, plane, place, box.start)
+            draw_panel(axes, volume, label_map, plane, place, box.start)
         figure.axes[-len(PLANES)].set_ylabel(name, color="white", fontsize=12)
     if title:
         figure.suptitle(title, color="white", fontsize=12, y=1 - 0.15 / figure.get_figheight())
-    _legend(figure, list(rows.values()))
+    draw_legend(figure, list(rows.values()))
     return figure
 
 
@@ -194,7 +194,7 @@ def _extent_mm(volume: Volume, view: _View) -> tuple[float, float]:
     return rows * row_mm, columns * column_mm
 
 
-def _draw_panel(
+def draw_panel(
     axes: Axes, volume: Volume, label_map: LabelMap, plane: Plane, place: Triple, start: Triple
 ) -> None:
     """Draw a slice of a crop that begins at ``start``; ``place`` is an index of the whole scan."""
@@ -205,7 +205,7 @@ def _draw_panel(
     # Rows run to the back in an axial slice and towards the head in the others.
     origin: Literal["upper", "lower"] = "upper" if plane == "axial" else "lower"
     axes.imshow(picture, origin=origin, aspect=row_mm / column_mm, interpolation="nearest")
-    axes.set_facecolor(_BACKGROUND)
+    axes.set_facecolor(BACKGROUND)
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -227,7 +227,7 @@ def _draw_panel(
 
 def _figure(rows: int, panels_width: float) -> Figure:
     width = max(7.0, _PANEL_INCHES * panels_width + 0.6)
-    figure = Figure(figsize=(width, rows * (_PANEL_INCHES + 0.3) + 1.2), facecolor=_BACKGROUND)
+    figure = Figure(figsize=(width, rows * (_PANEL_INCHES + 0.3) + 1.2), facecolor=BACKGROUND)
     FigureCanvasAgg(figure)
     return figure
 
@@ -244,7 +244,8 @@ def _margins(figure: Figure, has_title: bool) -> dict[str, float]:
     }
 
 
-def _legend(figure: Figure, label_maps: list[LabelMap]) -> None:
+def draw_legend(figure: Figure, label_maps: list[LabelMap]) -> None:
+    """Name the labels that any of the maps has, at the foot of a figure."""
     present = set().union(*(np.unique(label_map.ids).tolist() for label_map in label_maps))
     handles = [
         Patch(color=_unit_color(label), label=label.name.replace("_", " "))
@@ -255,7 +256,7 @@ def _legend(figure: Figure, label_maps: list[LabelMap]) -> None:
         figure.legend(
             handles=handles,
             loc="lower center",
-            ncols=min(len(handles), 7),
+            ncols=min(len(handles), 7, int(figure.get_figwidth() / 1.55)),
             frameon=False,
             labelcolor="white",
             fontsize=9,

@@ -2,14 +2,15 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cfseg.errors import UsageError
-from cfseg.io import case_id, find_scans
+from cfseg.io import find_scans, names_of
 
+T = TypeVar("T")
 _PATH = re.compile(r"""(?:[A-Za-z]:)?[^\s'"(]*[/\\][^\s'":;,)]*""")
 
 
@@ -58,7 +59,7 @@ def read_outputs(
             f"{out} holds no status files; give a folder that cfseg predict wrote (its -o)"
         )
     references = _by_case(reference)
-    by_case = {row["case"].removesuffix("_0000"): row for row in (scores or {}).get("cases", [])}
+    by_case = _named((Path(row["case"]), row) for row in (scores or {}).get("cases", []))
     found: list[CaseOutput] = []
     for path in files:
         status = _read(path)
@@ -95,7 +96,14 @@ def _read(path: Path) -> dict[str, Any]:
 def _by_case(folder: Path | None) -> dict[str, Path]:
     if folder is None:
         return {}
-    return {case_id(path): path for path in find_scans([folder])[0] if path.is_file()}
+    return _named((path, path) for path in find_scans([folder])[0] if path.is_file())
+
+
+def _named(pairs: Iterable[tuple[Path, T]]) -> dict[str, T]:
+    """Return what belongs to each case id; a name that fits whole goes before one that is cut."""
+    known = list(pairs)
+    short = {name: value for path, value in known for name in names_of(path)[1:]}
+    return short | {names_of(path)[0]: value for path, value in known}
 
 
 def _page_name(case: str, taken: list[str]) -> str:
