@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cfseg.errors import CfsegError, InputError, ModelError, ResourceError, UsageError
     from cfseg.evaluation.flare import evaluate
+    from cfseg.findings.measure import Findings, measure
     from cfseg.geometry import Box, Geometry
     from cfseg.labels import LABELS
     from cfseg.segmenter import Segmentation, Segmenter, segment
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Box": "geometry",
     "CfsegError": "errors",
+    "Findings": "findings.measure",
     "Geometry": "geometry",
     "InputError": "errors",
     "LABELS": "labels",
@@ -35,6 +37,7 @@ _HOME = {
     "UsageError": "errors",
     "Volume": "volume",
     "evaluate": "evaluation.flare",
+    "measure": "findings.measure",
     "segment": "segmenter",
 }
 
@@ -42,6 +45,7 @@ __all__ = [
     "LABELS",
     "Box",
     "CfsegError",
+    "Findings",
     "Geometry",
     "InputError",
     "LabelMap",
@@ -53,6 +57,7 @@ __all__ = [
     "Volume",
     "__version__",
     "evaluate",
+    "measure",
     "segment",
 ]
 

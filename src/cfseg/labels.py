@@ -48,7 +48,7 @@ LABELS: tuple[Label, ...] = (
     Label(11, "stomach", "Stomach", (86, 180, 233), "69695003", 5),
     Label(12, "duodenum", "Duodenum", (255, 152, 150), "38848004", 7),
     Label(13, "left_kidney", "LK", (204, 121, 167), "64033007", 3, side="left"),
-    Label(14, "tumor", "Lesion", (255, 255, 255), "108369006", 2),
+    Label(14, "tumor", "Lesion", (255, 0, 255), "108369006", 2),
 )
 ORGANS: tuple[Label, ...] = LABELS[:13]
 TUMOR: Label = LABELS[13]

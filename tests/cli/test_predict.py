@@ -18,7 +18,7 @@ from cfseg.cli import app
 from cfseg.errors import UsageError
 
 SOURCES = Path(__file__).parents[2] / "src" / "cfseg"
-OF_OTHERS = {"--flag", "--standalone", "--nproc-per-node"}
+OF_OTHERS = {"--flag", "--standalone", "--nproc-per-node", "--label"}  # the last is CSS
 
 
 def ct(path: Path, codes: int = 1) -> Path:

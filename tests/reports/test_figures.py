@@ -5,7 +5,8 @@ from matplotlib.image import imread
 from cfseg.errors import ResourceError
 from cfseg.geometry import Geometry
 from cfseg.labels import LABELS, by_name
-from cfseg.reports.figures import DPI, OPACITY, draw_montage, montage, overlay, viewpoint
+from cfseg.reports.figures import DPI, OPACITY, draw_montage, montage, overlay
+from cfseg.reports.places import viewpoint
 from cfseg.volume import LabelMap, Volume
 
 SHAPE = (20, 30, 40)

@@ -5,6 +5,7 @@ import json
 import platform
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from cfseg.batch.files import file_digest, stamp
 from cfseg.batch.jobs import Job
 from cfseg.batch.summary import CaseStatus, State
 from cfseg.errors import CfsegError, InputError
-from cfseg.io import write_json
+from cfseg.findings.agreement import agreement
+from cfseg.findings.keep import complete_case, keep_case
+from cfseg.io import remember_input, write_json
 from cfseg.segmenter import Segmentation, Segmenter
 
 OnWindow = Callable[[str, str, int, int], None]
@@ -33,10 +36,19 @@ class CaseRun:
         folder: of the outputs.
         segmenter: the loaded bundle.
         since: when the batch began; what another run finished after that counts.
+        statistics: also measure the result.
     """
 
-    def __init__(self, job: Job, folder: Path, segmenter: Segmenter, since: str) -> None:
+    def __init__(
+        self,
+        job: Job,
+        folder: Path,
+        segmenter: Segmenter,
+        since: str,
+        statistics: bool = False,
+    ) -> None:
         self.job, self.segmenter, self.since = job, segmenter, since
+        self.folder, self.statistics = folder, statistics
         self.status_file = folder / "status" / f"{job.case}.json"
 
     def status(self, overwrite: bool, on_window: OnWindow | None) -> CaseStatus:
@@ -46,12 +58,14 @@ class CaseRun:
             overwrite: do it again even so.
             on_window: see :data:`OnWindow`.
         """
+        remember_input(self.folder, self.job.case, self.job.scan)
         before = self._before()
         changes = self.changes(before)
         fresh = before.get("finished", "") >= self.since
         if before.get("state") in ("refused", "failed") and fresh and not changes:
             return CaseStatus(self.job.case, before["state"], True, before)
-        if before.get("state") in _FINISHED and not changes and (fresh or not overwrite):
+        stays = before.get("state") in _FINISHED and not changes and (fresh or not overwrite)
+        if stays and self._is_measured(before):
             return CaseStatus(self.job.case, before["state"], True, before)
         again = changes if before.get("state") in _FINISHED else []
         record = self._attempt(before, changes, overwrite, on_window) | {"again": again}
@@ -73,6 +87,13 @@ class CaseRun:
             elif before.get("output_sha256") != file_digest(self.job.target):
                 found.append("the output changed")
         return found
+
+    def _is_measured(self, before: dict[str, Any]) -> bool:
+        """Measure a finished case from its files if that is wanted; say whether all is there."""
+        job = self.job
+        return not self.statistics or complete_case(
+            self.folder, job.scan, job.target, before, self.segmenter.options, job.series
+        )
 
     def _before(self) -> dict[str, Any]:
         try:
@@ -114,13 +135,14 @@ class CaseRun:
             raise
 
     def _segmented(self, attempt: int, started: str, on_window: OnWindow | None) -> dict[str, Any]:
-        job, report = self.job, None
-        if on_window is not None:
-            window = on_window
-            report = lambda stage, done, of: window(job.case, stage, done, of)  # noqa: E731
+        job = self.job
+        report = None if on_window is None else partial(on_window, job.case)
         try:
             segmentation = self.segmenter.segment(job.scan, report, series=job.series)
             segmentation.save(job.target)
+            record = self.record(segmentation.result.status, attempt, started, None, segmentation)
+            if self.statistics:
+                keep_case(self.folder, segmentation.scan, segmentation.label_map, record)
         except InputError as error:
             return self.record("refused", attempt, started, error)
         except CfsegError as error:
@@ -128,7 +150,7 @@ class CaseRun:
         except Exception as error:
             told = CfsegError(f"{type(error).__name__}: {error}")
             return self.record("failed", attempt, started, told)
-        return self.record(segmentation.result.status, attempt, started, None, segmentation)
+        return record
 
     def settings(self) -> dict[str, Any]:
         """Return what decides the result beside the input."""
@@ -204,6 +226,7 @@ def _findings(segmentation: Segmentation) -> dict[str, Any]:
         "input_sha256": segmentation.scan.sha256,
         "region": None if result.region is None else [result.region.start, result.region.stop],
         "volumes_ml": result.label_map.volumes_ml(),
+        "agreement": agreement(result.tumor_maps, result.organ_map),
         "seconds": result.seconds | {"total": segmentation.seconds},
     }
 

@@ -14,6 +14,7 @@ from cfseg.batch.claims import claimed
 from cfseg.batch.files import make_folder
 from cfseg.batch.jobs import Job, is_file_name, plan_jobs
 from cfseg.batch.summary import CaseStatus, Summary
+from cfseg.findings.keep import write_all_tables
 from cfseg.io import find_scans
 from cfseg.io.atomic import sweep
 from cfseg.segmenter import Segmenter
@@ -30,6 +31,7 @@ def predict_many(
     segmenter: Segmenter,
     *,
     overwrite: bool = False,
+    statistics: bool = False,
     shard: tuple[int, int] | None = None,
     fail_on_empty: bool = False,
     on_start: OnStart | None = None,
@@ -43,6 +45,7 @@ def predict_many(
         out: a folder; for a single scan also the name of a ``.nii.gz`` or ``.nii`` file.
         segmenter: the loaded bundle, with the options of reading.
         overwrite: do finished cases again.
+        statistics: also measure them, finished ones too; see :mod:`cfseg.findings.keep`.
         shard: (i, N) does the i-th of N shares and sums it up in ``summary-i-of-N.json``.
         fail_on_empty: count a scan without abdomen as one that is not done.
         on_start: see :data:`OnStart`.
@@ -65,12 +68,14 @@ def predict_many(
         sweep(place)
     if on_start is not None:
         on_start(len(jobs))
-    batch = _Batch(folder, segmenter, overwrite, on_case, on_window, len(jobs))
+    batch = _Batch(folder, segmenter, overwrite, statistics, on_case, on_window, len(jobs))
 
     def sum_up() -> Summary:
         cases = tuple(batch.done.get(job.case) or stopped(job) for job in jobs)
         summary = Summary(cases, ignored, segmenter.notice, fail_on_empty)
         summary.write(folder, name)
+        if statistics:
+            write_all_tables(folder)
         return summary
 
     try:
@@ -89,12 +94,14 @@ class _Batch:
         folder: Path,
         segmenter: Segmenter,
         overwrite: bool,
+        statistics: bool,
         on_case: OnCase | None,
         on_window: OnWindow | None,
         total: int,
     ) -> None:
         self.folder, self.segmenter, self.overwrite = folder, segmenter, overwrite
         self.on_case, self.on_window, self.total = on_case, on_window, total
+        self.statistics = statistics
         self.done: dict[str, CaseStatus] = {}
         self.since = now()
 
@@ -108,7 +115,7 @@ class _Batch:
         """Do a job and return True, or False if another run is at it."""
         with claimed(self.folder / "status" / f".{job.case}.lock", wait=wait) as mine:
             if mine:
-                run = CaseRun(job, self.folder, self.segmenter, self.since)
+                run = CaseRun(job, self.folder, self.segmenter, self.since, self.statistics)
                 status = run.status(self.overwrite, self.on_window)
                 self.done[job.case] = status
                 if self.on_case is not None:

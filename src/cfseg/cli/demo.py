@@ -8,7 +8,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cfseg.segmenter import Segmentation
+    from cfseg.batch import CaseStatus
 
 DEMO_SEED = 2025  # no training saw it; it has all organs and a tumor
 """No model of ours was trained on phantoms of this seed."""
@@ -25,17 +25,22 @@ def demo(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
 ) -> None:
-    """Make a synthetic CT, segment it, judge it and draw it.
+    """Make a synthetic CT, segment it, judge it, draw it and write a report to look at.
+
+    Exit codes: 0 done, 2 wrong call, 5 the model cannot be used, 6 disk or memory ran out.
 
     Example: cfseg demo -o demo
     """
     from rich.console import Console
 
+    from cfseg.batch import predict_many
     from cfseg.cli.evaluate import score_table
+    from cfseg.errors import CfsegError
     from cfseg.evaluation.flare import evaluate
     from cfseg.io import read_label_map, read_scan
     from cfseg.phantoms.cohort import write_cohort
     from cfseg.reports.figures import montage
+    from cfseg.reports.report import write_report
     from cfseg.segmenter import Segmenter
 
     console = Console()
@@ -46,30 +51,30 @@ def demo(
     (reference,) = sorted((cohort / "labelsTr").glob("*.nii.gz"))
     segmenter = Segmenter(bundle, device, threads)
     console.print(f"Segmenting it with {segmenter.manifest.name} ...")
-    segmentation = segmenter.segment(read_scan(image))
-    predicted = segmentation.save(out / "prediction" / reference.name)
-    scores = evaluate(predicted, reference, out / "scores")
-    picture = out / "montage.png"
-    montage(
-        segmentation.scan.volume,
-        segmentation.label_map,
-        read_label_map(reference)[0],
-        picture,
-        title=segmentation.notice,
-    )
-    console.print(score_table(scores))
-    _print_seconds(console, segmentation)
-    console.print(f"label map: {predicted}\npicture:   {picture}", highlight=False, soft_wrap=True)
-    for line in (*segmentation.notes, segmentation.notice):
+    masks = out / "prediction"
+    (case,) = predict_many([image], masks, segmenter, statistics=True).cases
+    if not case.ok:
+        raise CfsegError(case.message, code=case.code)
+    predicted, picture = masks / reference.name, out / "montage.png"
+    label_map, _ = read_label_map(predicted)
+    truth, _ = read_label_map(reference)
+    montage(read_scan(image).volume, label_map, truth, picture, title=segmenter.notice)
+    console.print(score_table(evaluate(predicted, reference, out / "scores")))
+    _print_seconds(console, case)
+    for line in (*case.record["notes"], segmenter.notice):
         if line:
             console.print(line, highlight=False, soft_wrap=True)
+    console.print("Writing the report ...")
+    index = write_report(masks, cohort / "labelsTr", to=out / "report", title="Demo").index
+    paths = {"label map": predicted, "picture": picture, "report": index}
+    for name, path in paths.items():
+        console.print(f"{name + ':':10} {path}", highlight=False, soft_wrap=True)
 
 
-def _print_seconds(console: "Console", segmentation: "Segmentation") -> None:
+def _print_seconds(console: "Console", case: "CaseStatus") -> None:
     from rich.table import Table
 
     table = Table("step", "seconds")
-    for name, seconds in segmentation.result.seconds.items():
+    for name, seconds in case.record["seconds"].items():
         table.add_row(name, f"{seconds:.2f}")
-    table.add_row("total", f"{segmentation.seconds:.2f}")
     console.print(table)

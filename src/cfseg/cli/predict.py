@@ -32,6 +32,9 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
     overwrite: Annotated[bool, typer.Option(help="Do finished cases again.")] = False,
+    statistics: Annotated[
+        bool, typer.Option("--statistics", help="Measure organs and lesions too.")
+    ] = False,
     shard: Annotated[
         str | None,
         typer.Option(metavar="I/N", help="Do the i-th of N shares, for runs side by side."),
@@ -55,7 +58,9 @@ def predict(
     CASE_0000.nii.gz becomes OUT/CASE.nii.gz. What became of each input stands in
     OUT/status/CASE.json, all of it in OUT/summary.json and summary.csv. Run it again to go on after
     a stop; several runs may share one OUT, each case is done once. A refused scan names the option
-    that lets it in, if there is one.
+    that lets it in, if there is one. With --statistics, OUT/statistics/CASE.json,
+    OUT/statistics.csv and OUT/lesions.csv hold volumes, densities and lesions, as cfseg findings
+    writes them.
 
     Exit codes: 0 all done, 2 wrong call, 3 some inputs refused or failed, 4 none done, 5 the model
     cannot be used, 6 disk or memory ran out, 130 or 143 stopped.
@@ -80,8 +85,8 @@ def predict(
     share = None if shard is None else read_shard(shard)
     segmenter = Segmenter(bundle, device, threads, tuple(set_ or ()), options)
     summary = _predict(
-        inputs, out, segmenter, overwrite=overwrite, shard=share, fail_on_empty=fail_on_empty,
-        quiet=quiet,
+        inputs, out, segmenter, overwrite=overwrite, statistics=statistics, shard=share,
+        fail_on_empty=fail_on_empty, quiet=quiet,
     )  # fmt: skip
     raise typer.Exit(summary.exit_code)
 
@@ -92,6 +97,7 @@ def _predict(
     segmenter: "Segmenter",
     *,
     overwrite: bool,
+    statistics: bool,
     shard: tuple[int, int] | None,
     fail_on_empty: bool,
     quiet: bool,
@@ -114,7 +120,7 @@ def _predict(
             bars.below(f"{case}: {stage}", done, of)
 
         summary = predict_many(
-            inputs, out, segmenter, overwrite=overwrite, shard=shard,
+            inputs, out, segmenter, overwrite=overwrite, statistics=statistics, shard=shard,
             fail_on_empty=fail_on_empty, on_start=bars.start, on_case=on_case,
             on_window=on_window,
         )  # fmt: skip

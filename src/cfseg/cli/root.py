@@ -10,9 +10,12 @@ from cfseg.cli.bundle import bundle_app
 from cfseg.cli.dataset import dataset_app
 from cfseg.cli.demo import demo
 from cfseg.cli.evaluate import evaluate
+from cfseg.cli.figure import figure
+from cfseg.cli.findings import findings
 from cfseg.cli.phantom import phantom
 from cfseg.cli.predict import predict
 from cfseg.cli.pseudo_label import pseudo_label
+from cfseg.cli.report import report
 from cfseg.cli.train import train
 
 app = typer.Typer(
@@ -43,6 +46,9 @@ def _root(
 
 app.command()(predict)
 app.command()(evaluate)
+app.command()(findings)
+app.command()(report)
+app.command()(figure)
 app.command()(demo)
 app.command()(phantom)
 app.command()(train)

@@ -1,7 +1,8 @@
 """Files to volumes and back: NIfTI and DICOM in, label maps on the input's own grid out."""
 
 from cfseg.io.atomic import replacing, write_json, write_text
-from cfseg.io.names import case_id, find_scans, is_scan_name
+from cfseg.io.inputs import find_input, remember_input
+from cfseg.io.names import case_id, find_scans, is_scan_name, names_of
 from cfseg.io.options import AS_IS, ReadingOptions
 from cfseg.io.scan import Scan, read_label_map, read_scan, scan_from_image
 from cfseg.io.source import SourceGrid
@@ -13,11 +14,14 @@ __all__ = [
     "Scan",
     "SourceGrid",
     "case_id",
+    "find_input",
     "find_scans",
     "is_scan_name",
     "label_image",
+    "names_of",
     "read_label_map",
     "read_scan",
+    "remember_input",
     "replacing",
     "scan_from_image",
     "to_source_array",

@@ -22,6 +22,15 @@ def case_id(path: Path) -> str:
     return re.sub(r"[^\w.-]", "_", name).lstrip(".") or "case"
 
 
+def names_of(path: Path) -> tuple[str, ...]:
+    """Return the case ids that a label map may belong to, the likeliest first.
+
+    A label map ``x_0000.nii.gz`` is that of a CT ``x_0000_0000.nii.gz`` or else of a case ``x``.
+    """
+    stem = re.sub(r"[^\w.-]", "_", _SUFFIX.sub("", path.name))
+    return tuple(dict.fromkeys((stem, _CHANNEL.sub("", stem))))
+
+
 def is_scan_name(path: Path) -> bool:
     """Say whether a path could be a CT: by its name a NIfTI file, or a folder holding DICOM."""
     if path.name.startswith("."):

@@ -11,18 +11,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from cfseg.components import components
 from cfseg.errors import ResourceError
-from cfseg.geometry import Triple, TripleMm
+from cfseg.geometry import Box, Triple, TripleMm
 from cfseg.io import replacing
-from cfseg.labels import LABELS, ORGAN_IDS, TUMOR, Label
+from cfseg.labels import LABELS, Label
+from cfseg.reports.places import viewpoint
 from cfseg.volume import LabelMap, Volume
 
 WINDOW_CENTER_HU, WINDOW_WIDTH_HU = 40.0, 400.0
 OPACITY = 0.35
 DPI = 110
 _PANEL_INCHES = 4.2
-_BACKGROUND = "#101418"
+BACKGROUND = "#101418"
 
 Plane = Literal["axial", "coronal", "sagittal"]
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
@@ -87,13 +87,30 @@ def montage(
 
 def _save(figure: Figure, path: Path) -> None:
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI, facecolor=_BACKGROUND)
+        figure.savefig(temporary, format="png", dpi=DPI, facecolor=BACKGROUND)
 
 
 def draw_montage(
-    volume: Volume, prediction: LabelMap, reference: LabelMap | None, title: str = ""
+    volume: Volume,
+    prediction: LabelMap,
+    reference: LabelMap | None,
+    title: str = "",
+    place: Triple | None = None,
+    box: Box | None = None,
 ) -> Figure:
-    """Return the figure that :func:`montage` writes; axes carry row and plane as their label."""
+    """Return the figure that :func:`montage` writes; axes carry row and plane as their label.
+
+    Args:
+        volume: (Z, Y, X) in HU.
+        prediction: on the volume's grid.
+        reference: on the volume's grid, or None for one row only.
+        title: one line above the picture.
+        place: the voxel that the slices go through; by default the one that :func:`montage` takes.
+        box: the part of the scan to show; it holds the place. All of it by default.
+
+    Raises:
+        ValueError: the grids have different shapes.
+    """
     rows = {"prediction": prediction} if reference is None else {"reference": reference}
     rows["prediction"] = prediction
     for label_map in rows.values():
@@ -102,7 +119,9 @@ def draw_montage(
                 f"label map of shape {label_map.geometry.shape} on a volume of shape "
                 f"{volume.geometry.shape}"
             )
-    place = viewpoint(*rows.values())
+    place = place or viewpoint(*rows.values())
+    box = box or Box.whole(volume.geometry.shape)
+    volume, rows = volume.crop(box), {name: it.crop(box) for name, it in rows.items()}
     widths_mm = [_extent_mm(volume, _VIEWS[plane])[1] for plane in PLANES]
     height_mm = max(_extent_mm(volume, _VIEWS[plane])[0] for plane in PLANES)
     figure = _figure(len(rows), sum(widths_mm) / height_mm)
@@ -112,26 +131,12 @@ def draw_montage(
     for row, (name, label_map) in enumerate(rows.items()):
         for column, plane in enumerate(PLANES):
             axes = figure.add_subplot(grid[row, column], label=f"{name} {plane}")
-            _draw_panel(axes, volume, label_map, plane, place)
+            draw_panel(axes, volume, label_map, plane, place, box.start)
         figure.axes[-len(PLANES)].set_ylabel(name, color="white", fontsize=12)
     if title:
         figure.suptitle(title, color="white", fontsize=12, y=1 - 0.15 / figure.get_figheight())
-    _legend(figure, list(rows.values()))
+    draw_legend(figure, list(rows.values()))
     return figure
-
-
-def viewpoint(*label_maps: LabelMap) -> Triple:
-    """Return the voxel (z, y, x) that shows most: in the largest tumor, or amid the organs.
-
-    Args:
-        label_maps: the first one that is not empty decides.
-    """
-    for label_map in label_maps:
-        place = _tumor_center(label_map.ids) or _organ_center(label_map.ids)
-        if place is not None:
-            return place
-    z, y, x = label_maps[0].geometry.shape
-    return z // 2, y // 2, x // 2
 
 
 def overlay(hu: npt.NDArray[np.generic], ids: _Ids) -> _Rgb:
@@ -149,33 +154,6 @@ def overlay(hu: npt.NDArray[np.generic], ids: _Ids) -> _Rgb:
     colors = _color_table()[ids]
     opacity = np.where(ids > 0, np.where(_outline(ids), 1.0, OPACITY), 0.0)[..., None]
     return np.asarray(gray[..., None] * (1 - opacity) + colors * opacity, dtype=np.float32)
-
-
-def _tumor_center(ids: _Ids) -> Triple | None:
-    """Return the middle of the largest tumor, on its largest axial slice."""
-    parts, found = components(ids == TUMOR.id)
-    if not found:
-        return None
-    largest = max(found, key=lambda part: part.voxels)
-    tumor = parts == largest.label
-    return _center(tumor, tumor.sum(axis=(1, 2)))
-
-
-def _organ_center(ids: _Ids) -> Triple | None:
-    """Return the middle of the organs on the axial slice that shows most of them."""
-    organs = np.isin(ids, ORGAN_IDS)
-    if not organs.any():
-        return None
-    shown = np.array([np.unique(plane[mask]).size for plane, mask in zip(ids, organs, strict=True)])
-    return _center(organs, shown)
-
-
-def _center(mask: npt.NDArray[np.bool_], weights: npt.NDArray[np.integer]) -> Triple:
-    """Return the mask's centroid on the slice of greatest weight, the middle one of equals."""
-    best = np.flatnonzero(weights == weights.max())
-    z = int(best[len(best) // 2])
-    y, x = (round(float(axis.mean())) for axis in np.nonzero(mask[z]))
-    return z, y, x
 
 
 def _outline(ids: _Ids) -> npt.NDArray[np.bool_]:
@@ -216,17 +194,18 @@ def _extent_mm(volume: Volume, view: _View) -> tuple[float, float]:
     return rows * row_mm, columns * column_mm
 
 
-def _draw_panel(
-    axes: Axes, volume: Volume, label_map: LabelMap, plane: Plane, place: Triple
+def draw_panel(
+    axes: Axes, volume: Volume, label_map: LabelMap, plane: Plane, place: Triple, start: Triple
 ) -> None:
+    """Draw a slice of a crop that begins at ``start``; ``place`` is an index of the whole scan."""
     view = _VIEWS[plane]
-    index = place[view.axis]
+    index = place[view.axis] - start[view.axis]
     picture = overlay(_cut(volume.hu, view, index), _cut(label_map.ids, view, index))
     row_mm, column_mm = _in_plane_mm(volume.geometry.spacing_mm, view)
     # Rows run to the back in an axial slice and towards the head in the others.
     origin: Literal["upper", "lower"] = "upper" if plane == "axial" else "lower"
     axes.imshow(picture, origin=origin, aspect=row_mm / column_mm, interpolation="nearest")
-    axes.set_facecolor(_BACKGROUND)
+    axes.set_facecolor(BACKGROUND)
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -243,12 +222,12 @@ def _draw_panel(
             va="center",
             transform=axes.transAxes,
         )
-    axes.set_title(f"{plane}, {'zyx'[view.axis]} = {index}", color="#b0b8c0", fontsize=9)
+    axes.set_title(f"{plane}, {'zyx'[view.axis]} = {place[view.axis]}", color="#b0b8c0", fontsize=9)
 
 
 def _figure(rows: int, panels_width: float) -> Figure:
     width = max(7.0, _PANEL_INCHES * panels_width + 0.6)
-    figure = Figure(figsize=(width, rows * (_PANEL_INCHES + 0.3) + 1.2), facecolor=_BACKGROUND)
+    figure = Figure(figsize=(width, rows * (_PANEL_INCHES + 0.3) + 1.2), facecolor=BACKGROUND)
     FigureCanvasAgg(figure)
     return figure
 
@@ -265,7 +244,8 @@ def _margins(figure: Figure, has_title: bool) -> dict[str, float]:
     }
 
 
-def _legend(figure: Figure, label_maps: list[LabelMap]) -> None:
+def draw_legend(figure: Figure, label_maps: list[LabelMap]) -> None:
+    """Name the labels that any of the maps has, at the foot of a figure."""
     present = set().union(*(np.unique(label_map.ids).tolist() for label_map in label_maps))
     handles = [
         Patch(color=_unit_color(label), label=label.name.replace("_", " "))
@@ -276,7 +256,7 @@ def _legend(figure: Figure, label_maps: list[LabelMap]) -> None:
         figure.legend(
             handles=handles,
             loc="lower center",
-            ncols=min(len(handles), 7),
+            ncols=min(len(handles), 7, int(figure.get_figwidth() / 1.55)),
             frameon=False,
             labelcolor="white",
             fontsize=9,

@@ -1,0 +1,100 @@
+"""``cfseg findings``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cfseg.findings.measure import Findings
+
+
+def findings(
+    ct: Annotated[Path, typer.Argument(help="A CT: NIfTI or DICOM folder; or a folder of CTs.")],
+    label_map: Annotated[
+        Path, typer.Argument(help="Its label map with FLARE's labels, or a folder of them.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
+    border_slices: Annotated[
+        int, typer.Option(min=0, help="What reaches into so many outer slices counts as cut.")
+    ] = 3,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
+) -> None:
+    """Measure organs and lesions of any label map: volumes, densities, diameters.
+
+    An organ that the border of the scan cuts has no volume, only that of its visible part. Writes
+    OUT/statistics/CASE.json (TotalSegmentator's statistics.json with more keys), and of all cases
+    OUT/statistics.csv and OUT/lesions.csv. From Python: cfseg.measure(ct, label_map).
+
+    Exit codes: 0 all measured, 2 wrong call, 3 some cases refused, 4 all refused, 6 the disk
+    cannot be written.
+
+    Example: cfseg findings ct.nii.gz labels.nii.gz -o findings/
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from cfseg.errors import EXIT_NONE_DONE, EXIT_OK, EXIT_PARTIAL
+    from cfseg.findings.files import measure_many
+
+    console, errors = Console(stderr=True, quiet=quiet), Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet) as bar:
+        task = bar.add_task("cases", total=None)
+
+        def on_case(case: str, problem: str, done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of)
+            if problem:
+                errors.print(f"{case}: refused: {problem}", highlight=False, markup=False)
+
+        found, refused = measure_many(
+            ct, label_map, out, border_slices=border_slices, on_case=on_case
+        )
+    if len(found) == 1 and not quiet:
+        Console().print(_organ_table(found[0]))
+        if found[0].lesions:
+            Console().print(_lesion_table(found[0]))
+    console.print(f"written to {out}", highlight=False, markup=False, soft_wrap=True)
+    nothing_refused = EXIT_OK if not refused else EXIT_PARTIAL
+    raise typer.Exit(nothing_refused if found else EXIT_NONE_DONE)
+
+
+def _organ_table(found: "Findings") -> "Table":
+    from rich.table import Table
+
+    table = Table("label", title=found.case)
+    for name in ("ml", "HU", "cut by the scan's border"):
+        table.add_column(name, justify="left" if "cut" in name else "right")
+    for organ in found.organs:
+        hu = organ.density
+        volume = f"{'> ' if organ.cut_by else ''}{organ.visible_ml:.1f}" if organ.voxels else "-"
+        density = f"{hu.mean_hu:.0f} ± {hu.sd_hu:.0f}" if hu else ""
+        name = organ.label.name.replace("_", " ")
+        table.add_row(name, volume, density, ", ".join(organ.cut_by))
+    return table
+
+
+def _lesion_table(found: "Findings", shown: int = 10) -> "Table":
+    from rich.table import Table
+
+    title = f"{len(found.lesions)} lesions" + (
+        f", the {shown} largest" if len(found.lesions) > shown else ""
+    )
+    table = Table("lesion", title=title)
+    for name in ("ml", "mm x mm", "HU"):
+        table.add_column(name, justify="right")
+    table.add_column("in or near")
+    for lesion in found.lesions[:shown]:
+        sizes = lesion.diameters
+        near = "" if lesion.nearest is None else f"{lesion.nearest_mm:.0f} mm from {lesion.nearest}"
+        place = f"in {lesion.host}" if lesion.host else near
+        table.add_row(
+            str(lesion.number),
+            f"{'> ' if lesion.cut_by else ''}{lesion.visible_ml:.2f}",
+            f"{sizes.longest_mm:.1f} x {sizes.perpendicular_mm:.1f}",
+            f"{lesion.density.mean_hu:.0f}",
+            place.replace("_", " "),
+        )
+    return table

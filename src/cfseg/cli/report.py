@@ -1,0 +1,53 @@
+"""``cfseg report``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that predict wrote.")],
+    reference: Annotated[
+        Path | None, typer.Option("--reference", help="Folder of reference label maps.")
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="Folder of the CTs [default: where predict found them]."),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Folder of the report [default: OUT/report].")
+    ] = None,
+    title: Annotated[str, typer.Option(help="Of the page of all cases.")] = "Segmented cases",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
+) -> None:
+    """Write pages to look at: one per case with an interactive viewer, and one for all cases.
+
+    Each page is one file that opens from disk without a network: findings, scores where a
+    reference is given, pictures, time per stage, notes. Writes OUT/report/index.html and
+    OUT/report/cases/CASE.html. No page holds a patient's name or a path. From Python:
+    cfseg.reports.report.write_report(out, reference).
+
+    Exit codes: 0 all pages whole, 2 wrong call, 3 some pages without pictures, 6 the disk cannot
+    be written.
+
+    Example: cfseg report masks/ --reference labelsTs/
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from cfseg.reports.report import write_report
+
+    console, errors = Console(stderr=True, quiet=quiet), Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet) as bar:
+        task = bar.add_task("cases", total=None)
+
+        def on_case(case: str, problem: str, done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of)
+            if problem:
+                errors.print(f"{case}: {problem}", highlight=False, markup=False, soft_wrap=True)
+
+        written = write_report(out, reference, images, to, title, on_case)
+    typer.echo(f"report: {written.index}")
+    raise typer.Exit(written.exit_code)

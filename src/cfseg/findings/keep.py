@@ -1,0 +1,80 @@
+"""Statistics beside the label maps and status files of ``cfseg predict``."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cfseg.errors import CfsegError
+from cfseg.findings.files import read_case, write_case, write_tables
+from cfseg.findings.measure import find
+from cfseg.io import AS_IS, ReadingOptions, Scan, read_label_map, read_scan
+from cfseg.volume import LabelMap
+
+
+def keep_case(out: Path, scan: Scan, label_map: LabelMap, status: Mapping[str, Any]) -> None:
+    """Measure the label map that was made of a scan, and write ``OUT/statistics/CASE.json``.
+
+    Args:
+        out: the folder of results.
+        scan: the CT.
+        label_map: on its grid.
+        status: what ``OUT/status/CASE.json`` holds.
+
+    Raises:
+        ResourceError: the disk refuses.
+    """
+    found = find(
+        scan.case, scan.volume, label_map, scan.source, status.get("agreement"),
+        notice=status["notice"], label_map_sha256=status["output_sha256"],
+    )  # fmt: skip
+    write_case(out, found)
+
+
+def complete_case(
+    out: Path,
+    ct: Path,
+    label_map: Path,
+    status: Mapping[str, Any],
+    options: ReadingOptions = AS_IS,
+    series: int | None = None,
+) -> bool:
+    """Make the statistics of a finished case of its files unless they are there.
+
+    Args:
+        out: the folder of results.
+        ct: the input.
+        label_map: what was made of it.
+        status: what ``OUT/status/CASE.json`` holds.
+        options: how the input was read.
+        series: of a folder that holds several, counted from 1.
+
+    Returns:
+        Whether they are there now.
+    """
+    if _is_measured(out, status):
+        return True
+    try:
+        keep_case(
+            out, read_scan(ct, options=options, series=series), read_label_map(label_map)[0], status
+        )
+    except CfsegError:
+        return False
+    return True
+
+
+def write_all_tables(out: Path) -> None:
+    """Write the tables of all cases whose statistics are those of their label maps.
+
+    Raises:
+        ResourceError: the disk refuses.
+    """
+    files = sorted(out.glob("status/*.json"))
+    statuses = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    write_tables(out, [status["case"] for status in statuses if _is_measured(out, status)])
+
+
+def _is_measured(out: Path, status: Mapping[str, Any]) -> bool:
+    record = read_case(out, status["case"])
+    digest = status.get("output_sha256")
+    return record is not None and record["about"]["label_map_sha256"] == digest

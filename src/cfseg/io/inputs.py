@@ -1,0 +1,54 @@
+"""Where the inputs of a folder of results lie, for those who look at both together.
+
+Paths may name patients, so no status, summary or report holds one. They are kept apart, in hidden
+files that only their owner can read: ``OUT/.inputs/CASE``. Leave them out when you pass OUT on.
+"""
+
+from pathlib import Path
+
+from cfseg.errors import InputError
+from cfseg.io.atomic import replacing
+from cfseg.io.names import case_id, find_scans
+
+FOLDER = ".inputs"
+
+
+def remember_input(out: Path, case: str, path: Path) -> None:
+    """Write down where the input of a case lies.
+
+    Raises:
+        ResourceError: the disk refuses.
+    """
+    with replacing(out / FOLDER / case) as temporary:
+        temporary.touch(mode=0o600)
+        temporary.write_text(str(path.resolve()), encoding="utf-8")
+
+
+def find_input(out: Path, case: str, images: Path | None = None) -> Path:
+    """Return where the input of a case lies.
+
+    Args:
+        out: folder of results.
+        case: its id.
+        images: a folder of scans, or one scan, that goes before what is written down.
+
+    Raises:
+        InputError: ``E_MISSING``, it is not there.
+        UsageError: there is no ``images``.
+    """
+    if images is not None:
+        scans, _ = find_scans([images])
+        for scan in scans:
+            if case_id(scan) == case:
+                return scan
+    try:
+        path = Path((out / FOLDER / case).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        path = None
+    if path is None or not path.exists():
+        raise InputError(
+            f"{case}: its CT is not where it was, or was never written down; say where the CTs are "
+            "with --images",
+            code="E_MISSING",
+        )
+    return path

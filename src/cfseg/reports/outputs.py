@@ -1,0 +1,115 @@
+"""A folder that ``cfseg predict`` wrote, case by case, with what else is known about each."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cfseg.errors import UsageError
+from cfseg.io import find_scans, names_of
+
+T = TypeVar("T")
+_PATH = re.compile(r"""(?:[A-Za-z]:)?[^\s'"(]*[/\\][^\s'":;,)]*""")
+
+
+@dataclass(frozen=True)
+class CaseOutput:
+    """One case of a folder of results.
+
+    Attributes:
+        case: its id.
+        page: file name of its page.
+        status: what ``status/CASE.json`` holds.
+        label_map: its file, None if there is none.
+        reference: the file of its reference, None if there is none.
+        scores: DSC and NSD by label name, under ``dsc`` and ``nsd``; empty without a reference.
+    """
+
+    case: str
+    page: str
+    status: Mapping[str, Any]
+    label_map: Path | None = None
+    reference: Path | None = None
+    scores: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+
+    @property
+    def message(self) -> str:
+        """What went wrong, without the paths that may name a patient."""
+        return without_paths(str(self.status.get("message", "")))
+
+
+def read_outputs(
+    out: Path, reference: Path | None = None, scores: Mapping[str, Any] | None = None
+) -> list[CaseOutput]:
+    """Return the cases of a folder, sorted.
+
+    Args:
+        out: a folder that ``cfseg predict`` wrote.
+        reference: folder of references, ``CASE.nii.gz`` each.
+        scores: what ``scores.json`` of ``cfseg evaluate`` holds.
+
+    Raises:
+        UsageError: there is nothing that predict wrote.
+    """
+    files = sorted(out.glob("status/*.json")) if out.is_dir() else []
+    if not files:
+        raise UsageError(
+            f"{out} holds no status files; give a folder that cfseg predict wrote (its -o)"
+        )
+    references = _by_case(reference)
+    by_case = _named((Path(row["case"]), row) for row in (scores or {}).get("cases", []))
+    found: list[CaseOutput] = []
+    for path in files:
+        status = _read(path)
+        case = str(status.get("case", path.stem))
+        label_map = out / str(status.get("output", f"{path.stem}.nii.gz"))
+        row = by_case.get(case, {})
+        judged = row.get("state") == "scored"
+        found.append(
+            CaseOutput(
+                case=case,
+                page=_page_name(case, [other.page for other in found]),
+                status=status,
+                label_map=label_map if label_map.is_file() else None,
+                reference=references.get(case),
+                scores={key: row[key] for key in ("dsc", "nsd")} if judged else {},
+            )
+        )
+    return found
+
+
+def without_paths(text: str) -> str:
+    """Return a text in which whatever looks like a path is left out: it may name a patient."""
+    return _PATH.sub("(file)", text)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {"case": path.stem, "state": "failed", "message": "its status cannot be read"}
+    return status
+
+
+def _by_case(folder: Path | None) -> dict[str, Path]:
+    if folder is None:
+        return {}
+    return _named((path, path) for path in find_scans([folder])[0] if path.is_file())
+
+
+def _named(pairs: Iterable[tuple[Path, T]]) -> dict[str, T]:
+    """Return what belongs to each case id; a name that fits whole goes before one that is cut."""
+    known = list(pairs)
+    short = {name: value for path, value in known for name in names_of(path)[1:]}
+    return short | {names_of(path)[0]: value for path, value in known}
+
+
+def _page_name(case: str, taken: list[str]) -> str:
+    """Return a file name that is safe in any link, and not taken."""
+    stem = re.sub(r"[^\w.-]", "_", case, flags=re.ASCII).lstrip(".") or "case"
+    name, number = f"{stem}.html", 2
+    while name in taken:
+        name, number = f"{stem}_{number}.html", number + 1
+    return name
