@@ -1,10 +1,14 @@
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
 from cfseg.errors import UsageError
-from cfseg.training.steps import Step, is_done, lock, run_steps
+from cfseg.training.steps import Step, changed, is_done, lock, run_steps
 
 
 class Chain:
@@ -52,6 +56,24 @@ def test_other_inputs_start_from_nothing(chain):
     assert chain.run(second={"x": 2}) == ["clear second", "run second"]
 
 
+def test_what_changed_is_named(tmp_path):
+    lines = []
+
+    def run(inputs):
+        step = Step("name", "about", lambda: inputs, lambda: None, lambda: None)
+        found = changed(tmp_path, step)
+        run_steps(tmp_path, [step], lines.append)
+        return found
+
+    first = {"data": {"cases": [1, 2], "seed": 1}, "stage": {"epochs": 3}}
+    assert run(first) == []
+    assert lines[0] == "[1/1] about"
+    other = {"data": {"cases": [1, 2], "seed": 2}, "stage": {"epochs": 4}}
+    assert run(other) == ["data.seed", "stage.epochs"]
+    assert "[1/1] about, again because of other data.seed, stage.epochs" in lines
+    assert run(other) == []
+
+
 def test_a_damaged_marker_counts_as_none(chain):
     chain.run()
     (chain.folder / "first.json").write_text("{")
@@ -97,7 +119,26 @@ def test_nothing_is_done_at_the_start(tmp_path):
 
 def test_a_workspace_has_one_process(tmp_path):
     pytest.importorskip("fcntl")
-    with lock(tmp_path), pytest.raises(UsageError, match="another cfseg train"), lock(tmp_path):
+    who = f"process {os.getpid()} on "
+    refused = pytest.raises(UsageError, match=f"another cfseg train .*{who}")
+    with lock(tmp_path), refused, lock(tmp_path):
         pass
+    with lock(tmp_path):
+        pass
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path):
+    pytest.importorskip("fcntl")
+    program = (
+        "import sys, time\nfrom pathlib import Path\nfrom cfseg.training.steps import lock\n"
+        "with lock(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UsageError, match=f"process {holder.pid} on"), lock(tmp_path):
+            pass
+        holder.send_signal(signal.SIGKILL)
     with lock(tmp_path):
         pass

@@ -6,6 +6,9 @@ nothing; one that was stopped half-way goes on.
 
 import hashlib
 import json
+import os
+import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,7 +51,42 @@ class Step:
     @cached_property
     def digest(self) -> str:
         """The sha256 of the inputs."""
-        return hashlib.sha256(json.dumps(self.inputs(), sort_keys=True).encode()).hexdigest()
+        return _sha256(self._inputs)
+
+    @cached_property
+    def parts(self) -> dict[str, str]:
+        """A short digest of each part of the inputs, so that what changed can be named."""
+        return {name: _sha256(value)[:12] for name, value in _parts(self._inputs)}
+
+    @cached_property
+    def _inputs(self) -> dict[str, Any]:
+        return self.inputs()
+
+
+def _sha256(value: Any) -> str:  # noqa: ANN401 - JSON
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _parts(inputs: dict[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested tables with their names, two levels deep at most."""
+    for key, value in inputs.items():
+        if isinstance(value, dict) and not within:
+            yield from _parts(value, f"{key}.")
+        else:
+            yield f"{within}{key}", value
+
+
+def changed(folder: Path, step: Step) -> list[str]:
+    """Return which inputs of a step are not those of its last run, nothing if there was none.
+
+    Args:
+        folder: of the markers.
+        step: in question.
+    """
+    before = _read(folder, step).get("parts", {})
+    if not before:
+        return []
+    return sorted(n for n in {*before, *step.parts} if before.get(n) != step.parts.get(n))
 
 
 def is_done(folder: Path, step: Step) -> bool:
@@ -78,8 +116,11 @@ def run_steps(folder: Path, steps: Sequence[Step], report: Report) -> None:
         marker = _read(folder, step)
         seconds = float(marker.get("seconds", 0.0))
         if marker.get("digest") != step.digest:
+            others = changed(folder, step)
             step.clear()
             seconds = 0.0
+            if others:
+                head = f"{head}, again because of other {', '.join(others)}"
         report(head)
         with _timed(folder, step, seconds):
             step.run()
@@ -124,13 +165,13 @@ def _timed(folder: Path, step: Step, before: float) -> Iterator[None]:
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Keep a second process out of a workspace.
+    """Keep a second process out of a workspace; a lock of a process that ended is free.
 
     Raises:
         UsageError: another process works there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    with (folder / ".lock").open("a+", encoding="utf-8") as file:
         try:
             import fcntl
 
@@ -138,8 +179,31 @@ def lock(folder: Path) -> Iterator[None]:
         except ImportError:
             pass
         except OSError as error:
-            raise UsageError(f"{folder}: another cfseg train works in this folder") from error
+            file.seek(0)
+            raise UsageError(
+                f"{folder}: another cfseg train works in this folder ({file.read().strip()}); wait "
+                "for it, or take another folder"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
         yield
+
+
+def shelve(made: Path, work: Path, name: str, report: Report) -> None:
+    """Put what was made of other inputs aside: it may have cost days.
+
+    Args:
+        made: a network's folder; nothing happens if it is not there.
+        work: the workspace, which gets a folder ``replaced``.
+        name: of the network.
+        report: is told where it is now.
+    """
+    if made.exists():
+        shelf = work / "replaced" / f"{name}_{time.strftime('%Y%m%dT%H%M%S')}"
+        shelf.parent.mkdir(parents=True, exist_ok=True)
+        made.replace(shelf)
+        report(f"  inputs changed; the network trained before is now {shelf}")
 
 
 def _path(folder: Path, step: Step) -> Path:
@@ -156,4 +220,5 @@ def _read(folder: Path, step: Step) -> dict[str, Any]:
 
 def _write(folder: Path, step: Step, *, done: bool, seconds: float) -> None:
     marker = {"digest": step.digest, "done": done, "seconds": round(seconds, 1)}
+    marker["parts"] = step.parts
     write_json(_path(folder, step), marker)
