@@ -1,6 +1,8 @@
 import csv
+import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +35,7 @@ from cfseg.training.ablation_rows import (
     rows_of,
     variants,
 )
-from cfseg.training.ablation_tables import comparisons, score_of, tables
+from cfseg.training.ablation_tables import comparisons, head, score_of, tables
 from cfseg.volume import LabelMap
 
 CPU = torch.device("cpu")
@@ -240,6 +242,49 @@ def test_tables_have_the_papers_rows_and_the_right_numbers(ablation: Ablation) -
     assert nsd.rows[0][1] == "36.25 ± 0.94"
     for table in tables(ablation):
         assert all(len(row) == len(table.header) for row in table.rows)
+
+
+def test_few_cases_get_no_interval_and_no_p(ablation: Ablation) -> None:
+    few = replace(ablation, cases=ablation.cases[:5])
+    assert "Fewer than 6 cases: no interval and no p." in head(few)
+    assert "Fewer" not in head(ablation)
+    five, six, dsc, _ = tables(few)
+    assert five.rows[3][5:] == ("+10.00", "-")
+    assert six.rows[0][5:] == ("+20.00", "-")
+    assert dsc.rows[0][3:] == ("+10.00", "-", "-")
+
+
+def test_a_label_that_is_nowhere_is_absent_and_not_perfect(ablation: Ablation) -> None:
+    def without(case: CaseRows, organ: int, found: float) -> CaseRows:
+        rows = {
+            name: CaseScores(s.case, s.dsc | {organ: found}, s.nsd | {organ: found})
+            for name, s in case.rows.items()
+        }
+        return replace(case, rows=rows, absent=(organ,))
+
+    nowhere = replace(ablation, cases=tuple(without(c, 9, 1.0) for c in ablation.cases))
+    assert tables(nowhere)[2].rows[8][:3] == ("gallbladder (6 absent)", "absent", "absent")
+    painted = replace(ablation, cases=tuple(without(c, 9, 0.0) for c in ablation.cases))
+    assert tables(painted)[2].rows[8][1] == "0.00 ± 0.00"
+    one = replace(ablation, cases=(without(ablation.cases[0], 9, 1.0), *ablation.cases[1:]))
+    assert tables(one)[2].rows[8][0] == "gallbladder (1 absent)"
+    assert tables(one)[2].rows[8][1].startswith("7")
+
+
+def test_the_tables_fit_a_terminal(ablation: Ablation) -> None:
+    from rich.console import Console
+
+    from cfseg.cli.ablate import _parts, _rich
+
+    console = Console(width=80, record=True, file=io.StringIO())
+    for table in tables(ablation):
+        for part in _parts(table):
+            console.print(_rich(part))
+    shown = console.export_text()
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "…" not in shown
+    for cell in ("72.50 ± 1.87", "[+10.00, +10.00]", "CSM + TSM (two-stage)", "0.031", "inferior"):
+        assert cell in shown
 
 
 def test_fewer_rows_make_fewer_tables(ablation: Ablation) -> None:

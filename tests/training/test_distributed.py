@@ -74,7 +74,7 @@ def test_two_processes_learn_as_one_does_and_only_the_first_writes(trained, tmp_
 
 def test_a_network_is_trained_by_two_processes_and_stops_for_both(trained, tmp_path):
     from cfseg.training.keep import FOLD
-    from cfseg.training.trainer import train_network
+    from cfseg.training.train_network import train_network
     from cfseg.training.workspace import StageFolder
 
     pipeline = trained.pipeline

@@ -1,6 +1,8 @@
 """Which weights stay. No network is trained here."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -105,3 +107,35 @@ def test_a_save_broken_off_leaves_what_was_there(tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == [latest.name, previous.name]
     tidy(tmp_path, finished=True)
     assert not list(tmp_path.iterdir())
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from cfseg.errors import ResourceError
+from cfseg.training.keep import save
+
+folder = Path(sys.argv[1])
+latest, previous = folder / "checkpoint_latest.pth", folder / "checkpoint_previous.pth"
+for number in (1, 2):
+    save({"number": number}, latest, previous)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    save({"number": 3, "weights": torch.zeros(100_000)}, latest, previous)
+except ResourceError as error:
+    print(error.exit_code, error.code, "free some space" in error.message)
+"""
+
+
+@pytest.mark.slow
+def test_t06_a_disk_without_space_leaves_the_checkpoints_as_they_were(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["6", "E_DISK", "True"], done.stderr
+    assert last_good(tmp_path) == ({"number": 2}, "")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "checkpoint_latest.pth", "checkpoint_previous.pth",
+    ]  # fmt: skip

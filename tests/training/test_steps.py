@@ -7,7 +7,7 @@ from threading import Event, Thread
 import pytest
 
 from cfseg.errors import UsageError
-from cfseg.training.steps import Step, is_done, run_steps, shared
+from cfseg.training.steps import Step, changed, is_done, run_steps, shared
 
 
 class Chain:
@@ -53,6 +53,24 @@ def test_a_stopped_step_goes_on_and_nothing_is_cleared(chain):
 def test_other_inputs_start_from_nothing(chain):
     chain.run()
     assert chain.run(second={"x": 2}) == ["clear second", "run second"]
+
+
+def test_what_changed_is_named(tmp_path):
+    lines = []
+
+    def run(inputs):
+        step = Step("name", "about", lambda: inputs, lambda: None, lambda: None)
+        found = changed(tmp_path, step)
+        run_steps(tmp_path, [step], lines.append)
+        return found
+
+    first = {"data": {"cases": [1, 2], "seed": 1}, "stage": {"epochs": 3}}
+    assert run(first) == []
+    assert lines[0] == "[1/1] about"
+    other = {"data": {"cases": [1, 2], "seed": 2}, "stage": {"epochs": 4}}
+    assert run(other) == ["data.seed", "stage.epochs"]
+    assert "[1/1] about, again because of other data.seed, stage.epochs" in lines
+    assert run(other) == []
 
 
 def test_a_damaged_marker_counts_as_none(chain):

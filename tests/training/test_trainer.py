@@ -47,7 +47,7 @@ class Run:
         self.lines, self.done = [], []
 
     def __call__(self, *, epochs=2, iterations=3, stop_at=None, number=signal.SIGTERM, **others):
-        from cfseg.training.trainer import train_network
+        from cfseg.training.train_network import train_network
 
         init = others.pop("init", None)
         values = {"iterations_per_epoch": iterations, "rare_label_exponent": 0.0}
@@ -162,6 +162,46 @@ def test_a_signal_ends_it_after_the_iteration_with_a_checkpoint(run, number, err
     left = run.read("checkpoint_latest.pth")
     assert (left["current_epoch"], len(left["cfseg"]["losses"])) == (0, 2)
     assert "stopped in epoch 1; run it again to go on" in run.lines
+
+
+def poison(monkeypatch, wanted):
+    """Let the losses of some iterations be no numbers; ``wanted`` gets how many came before."""
+    from cfseg.training.stage_network import StageNetwork
+
+    build, seen = StageNetwork._build_loss, []
+
+    def poisoned(self):
+        loss = build(self)
+
+        def made(*values):
+            found = loss(*values)
+            if not torch.is_grad_enabled():
+                return found
+            seen.append(found)
+            return found * float("nan") if wanted(len(seen) - 1) else found
+
+        return made
+
+    monkeypatch.setattr(StageNetwork, "_build_loss", poisoned)
+
+
+def test_t05_a_loss_that_is_no_number_costs_its_step_alone(run, monkeypatch):
+    poison(monkeypatch, lambda number: number == 1)
+    run()
+    assert any("epoch 1, iteration 2: the loss is not finite" in line for line in run.lines)
+    final = run.read("checkpoint_final.pth")
+    assert all(torch.isfinite(w).all() for w in final["network_weights"].values())
+    assert np.isfinite(final["logging"]["train_losses"]).all()
+
+
+def test_t05_twenty_in_a_row_end_it_and_the_last_checkpoint_is_good(run, monkeypatch):
+    from cfseg.errors import ModelError
+
+    poison(monkeypatch, lambda number: number >= 3)
+    with pytest.raises(ModelError, match="20 steps in a row"):
+        run(epochs=9)
+    left = run.read("checkpoint_latest.pth")
+    assert all(torch.isfinite(w).all() for w in left["network_weights"].values())
 
 
 def test_it_goes_on_in_the_middle_of_an_epoch_with_the_remaining_iterations(run):

@@ -53,10 +53,19 @@ def train(
         int, typer.Option(min=1, help="GPUs that share each batch; on a CPU, processes.")
     ] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
+    jobs: Annotated[
+        int, typer.Option(min=0, help="Cases checked and prepared at a time; 0: 1 per core, max 4.")
+    ] = 0,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out cases that cannot be trained on.")
+    ] = False,
     notice: Annotated[
         str | None, typer.Option(help="To be said with every output [default: for phantoms only].")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the steps and stop.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the steps, what is done, the hours known, and stop."),
+    ] = False,
 ) -> None:
     """Train the cascade on a partly labelled cohort with nnU-Net v2, as in the paper.
 
@@ -64,6 +73,11 @@ def train(
     twice; organ model; bundle. manifest.json says what is annotated: {case: [label ids]}, [] for
     an unlabelled case. Run it again to go on after a stop: at most ten minutes of training are
     lost. OUT/train.log keeps the progress, OUT/tensorboard the curves, OUT/cost.md what it cost.
+    All cases are looked at before any work: bad ones are listed and nothing is trained, or with
+    --skip-bad they are left out and the bundle says so.
+
+    Exit codes: 0 done, 2 wrong call, 4 bad cases, 5 a checkpoint or bundle cannot be used, or the
+    loss is no number, 6 disk or memory ran out, 130 or 143 stopped.
 
     Example: cfseg train cohort -o work --recipe demo
     """
@@ -87,6 +101,8 @@ def train(
         processes=gpus,
         selection_set=selection_set,
         progress=log.progress,
+        jobs=jobs,
+        skip_bad=skip_bad,
     )
     only = _role(stage)
     if dry_run:
@@ -191,7 +207,14 @@ def _role(stage: str | None) -> Role | None:
 
 def _command(recipe: str, overrides: tuple[str, ...]) -> str:
     words = ["cfseg train DATASET -o WORK --recipe", Path(recipe).name]
-    return " ".join([*words, *(f"--set {o}" for o in overrides)])
+    return " ".join([*words, *(f"--set {_without_path(o)}" for o in overrides)])
+
+
+def _without_path(override: str) -> str:
+    """Return an override without the folder that it names on this machine."""
+    key, _, value = override.partition("=")
+    is_folder = key == "training.organ_labels" and value not in ("coarse", "teacher")
+    return f"{key}=FOLDER" if is_folder else override
 
 
 def _use_threads(threads: int | None) -> None:

@@ -74,6 +74,7 @@ def read_series(
         source = SourceGrid.from_header(_header(stack), stack.shape, options)
         values = read_values(stack, options)
     notes = [*notes, *more, *duplicates, *dropped, *offset_note(stack, options)]
+    notes += _announced(stack)
     return StoredImage(values, source, (*notes, *source.notes), _digest(stack))
 
 
@@ -220,6 +221,23 @@ def _header(stack: Stack) -> nib.Nifti1Header:
         header.set_qform(affine, code=1)
     header.set_xyzt_units("mm")
     return header
+
+
+def _announced(stack: Stack) -> list[str]:
+    """Return a note if the headers count more images than there are; missing ends show so alone."""
+    announced = max(_count(item.header.get("ImagesInAcquisition")) for item in stack.slices)
+    if announced <= len(stack.slices):
+        return []
+    return [
+        f"slices_announced: {len(stack.slices)} of {announced} images of the acquisition are here"
+    ]
+
+
+def _count(value: object) -> int:
+    try:
+        return int(str(value))
+    except ValueError:
+        return 0
 
 
 def _digest(stack: Stack) -> str:

@@ -18,7 +18,7 @@ import torch
 from cfseg.batch import make_folder
 from cfseg.bundle.bundle import Manifest, digest, read_manifest
 from cfseg.bundle.manifest import MANIFEST
-from cfseg.dataset.cases import Case, read_labels
+from cfseg.dataset.cases import Case, present_labels, read_labels
 from cfseg.errors import EXIT_NONE_DONE, EXIT_OK, EXIT_PARTIAL, InputError, UsageError
 from cfseg.evaluation.flare import score_case
 from cfseg.evaluation.scores import CaseScores
@@ -30,7 +30,7 @@ from cfseg.training.inputs import facts
 from cfseg.volume import LabelMap, Volume
 
 CASES = "cases"
-_FORMAT = 1
+_FORMAT = 2
 """Raised when rows or rules change, so that what was kept of older ones is not taken."""
 
 OnCase = Callable[["CaseRows", int, int], None]
@@ -49,6 +49,8 @@ class CaseRows:
         code: of the error, else empty.
         message: of the error, else empty.
         skipped: it was done before and nothing changed.
+        absent: labels that the reference does not have; where nothing was found either, flare23
+            gives a score of 1.
     """
 
     case: str
@@ -56,6 +58,7 @@ class CaseRows:
     code: str = ""
     message: str = ""
     skipped: bool = False
+    absent: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -175,9 +178,11 @@ class _Run:
         except InputError as error:
             return CaseRows(case.name, {}, error.code, error.message)
         made = label_maps(volume, self.rows, on_progress)
+        there = present_labels(truth)
         return CaseRows(
             case.name,
             {row.name: _scores(made[row.name], truth, source, row, case) for row in self.rows},
+            absent=tuple(label for label in NAMES if label not in there),
         )
 
 
@@ -212,7 +217,7 @@ def as_record(case: CaseRows) -> dict[str, Any]:
         name: {"dsc": _by_name(scores.dsc), "nsd": _by_name(scores.nsd)}
         for name, scores in case.rows.items()
     }
-    return record | {"rows": rows}
+    return record | {"absent": [NAMES[label] for label in case.absent], "rows": rows}
 
 
 def _by_name(scores: dict[int, float]) -> dict[str, float | None]:
@@ -235,9 +240,10 @@ def _kept(file: Path, key: str) -> CaseRows | None:
             row: CaseScores(name, _by_id(scores["dsc"]), _by_id(scores["nsd"]))
             for row, scores in record["rows"].items()
         }
+        absent = tuple(_by_id(dict.fromkeys(record["absent"], 1.0)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return CaseRows(name, rows, skipped=True)
+    return CaseRows(name, rows, skipped=True, absent=absent)
 
 
 def _sha256(what: Sequence[Any]) -> str:

@@ -29,6 +29,8 @@ TITLES = {
     WEIGHT_2: "weight 2",
 }
 _DIFFERENCE = "difference [95 % CI]"
+LEAST_CASES = 6
+"""With fewer pairs the signed-rank test cannot fall below p = 0.05, and an interval says little."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,10 @@ def tables(ablation: Ablation) -> tuple[Table, ...]:
 def head(ablation: Ablation) -> str:
     """Return what holds for all tables, in one line."""
     count = len(ablation.judged)
+    few = f" Fewer than {LEAST_CASES} cases: no interval and no p." if count < LEAST_CASES else ""
     return (
         f"{count} case{'' if count == 1 else 's'}; percent, mean ± SD over cases; "
-        f"rules of flare23; bundle {ablation.digest[:12]}."
+        f"rules of flare23; bundle {ablation.digest[:12]}.{few}"
     )
 
 
@@ -156,12 +159,12 @@ def _labels_table(ablation: Ablation, metric: Metric) -> Table:
     adjusted = holm([c.found.p for c in found if c.what != ORGANS])
     rows = [
         (
-            "all organs" if c.what == ORGANS else c.what.replace("_", " "),
-            _spread(scores_of(ablation, TWO_STAGE, c.what, metric)),
-            _spread(scores_of(ablation, CFS, c.what, metric)),
+            _called(ablation, c.what),
+            _of_label(ablation, TWO_STAGE, c.what, metric),
+            _of_label(ablation, CFS, c.what, metric),
             _difference(c.found),
-            _p(c.found.p),
-            "" if c.what == ORGANS else _p(p),
+            _p(c.found),
+            "" if c.what == ORGANS else _p(c.found, p),
         )
         for c, p in zip(found, (*adjusted, math.nan), strict=True)
     ]
@@ -169,8 +172,24 @@ def _labels_table(ablation: Ablation, metric: Metric) -> Table:
         f"Tables 3 and 4: {metric.upper()} of each label",
         ("label", "two-stage", "CFS", _DIFFERENCE, "p", "p (Holm)"),
         tuple(rows),
-        "p: Wilcoxon signed-rank test; p (Holm): adjusted for the 14 labels.",
+        "p: Wilcoxon signed-rank test; p (Holm): adjusted for the 14 labels. Absent: in no "
+        "reference and found in no case; such a case counts as 100 where some have it.",
     )
+
+
+def _called(ablation: Ablation, what: str) -> str:
+    """Return what a label is called in a table, and in how many cases it is absent."""
+    if what == ORGANS:
+        return "all organs"
+    count = sum(what in map(NAMES.__getitem__, case.absent) for case in ablation.judged)
+    return what.replace("_", " ") + (f" ({count} absent)" if count else "")
+
+
+def _of_label(ablation: Ablation, row: str, what: str, metric: Metric) -> str:
+    """Return mean and SD, or that the label is absent everywhere and was found nowhere."""
+    scores = scores_of(ablation, row, what, metric)
+    everywhere = all(what in map(NAMES.__getitem__, case.absent) for case in ablation.judged)
+    return "absent" if scores and everywhere and min(scores) == 1 else _spread(scores)
 
 
 def label_comparisons(ablation: Ablation, metric: Metric) -> list[Comparison]:
@@ -209,7 +228,7 @@ def _tested(ablation: Ablation, first: str | None, second: str, what: str) -> tu
     comparison = compared(ablation, first, second, what, "dsc") if first is not None else None
     if comparison is None:
         return "", ""
-    return _difference(comparison.found), _p(comparison.found.p)
+    return _difference(comparison.found), _p(comparison.found)
 
 
 def _spread(scores: Sequence[float]) -> str:
@@ -224,12 +243,13 @@ def _difference(found: Paired) -> str:
     if found.n == 0:
         return "-"
     mean = f"{100 * found.difference:+.2f}"
-    if math.isnan(found.interval.low):
+    if math.isnan(found.interval.low) or found.n < LEAST_CASES:
         return mean
     return f"{mean} [{100 * found.interval.low:+.2f}, {100 * found.interval.high:+.2f}]"
 
 
-def _p(p: float) -> str:
-    if math.isnan(p):
+def _p(found: Paired, adjusted: float | None = None) -> str:
+    p = found.p if adjusted is None else adjusted
+    if math.isnan(p) or found.n < LEAST_CASES:
         return "-"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

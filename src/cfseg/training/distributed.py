@@ -45,7 +45,7 @@ def train_in_processes(
     processes: int,
     progress: Progress | None,
 ) -> None:
-    """Train one network in several processes; see :func:`cfseg.training.trainer.train_network`.
+    """Train one network in several processes; see :mod:`cfseg.training.train_network`.
 
     Raises:
         UsageError: the batch or the GPUs cannot be shared so.
@@ -158,7 +158,7 @@ def main(job: Path) -> None:
     Args:
         job: file that :func:`train_in_processes` wrote.
     """
-    from cfseg.training.trainer import train_network
+    from cfseg.training.train_network import train_network
 
     values = json.loads(job.read_text(encoding="utf-8"))
     if LAUNCHED in os.environ:

@@ -4,6 +4,7 @@ Every ``keep_every_epochs`` epochs (50 in the paper's 2.2) the best weights so f
 their optimizer in ``fold_0/kept``, as checkpoints that stock nnU-Net opens to predict.
 """
 
+import contextlib
 import json
 import os
 import time
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 
 from cfseg.bundle.checkpoints import read_checkpoint
-from cfseg.errors import ModelError
+from cfseg.errors import ModelError, ResourceError
 from cfseg.io import write_json
 
 FOLD = "fold_0"
@@ -132,15 +133,34 @@ def save(contents: Mapping[str, Any], path: Path, previous: Path | None = None) 
         contents: of the checkpoint.
         path: where it goes.
         previous: what the checkpoint that was there becomes; None replaces it.
+
+    Raises:
+        ResourceError: ``E_DISK``, the disk is full or refuses; the checkpoint before stays.
     """
     temporary = path.with_name(f"{TEMPORARY}{path.name}")
-    with temporary.open("wb") as file:
-        torch.save(dict(contents), file)
-        file.flush()
-        os.fsync(file.fileno())
-    if previous is not None and path.is_file():
-        path.replace(previous)
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            torch.save(dict(contents), file)
+            file.flush()
+            os.fsync(file.fileno())
+        if previous is not None and path.is_file():
+            path.replace(previous)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch hides a full disk in the latter
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise ResourceError(
+            f"{path} cannot be written ({_reason(error)}); the checkpoint before it is kept: free "
+            "some space and run it again to go on from there",
+            code="E_DISK",
+        ) from error
+
+
+def _reason(error: OSError | RuntimeError) -> str:
+    cause = error if isinstance(error, OSError) else error.__context__
+    if isinstance(cause, OSError):
+        return cause.strerror or str(cause)
+    return str(error).partition("\n")[0]
 
 
 def tidy(fold: Path, *, finished: bool) -> None:

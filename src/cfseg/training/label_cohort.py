@@ -35,8 +35,8 @@ from cfseg.io import (
 from cfseg.plan import ROLES
 from cfseg.segmenter import Segmenter
 from cfseg.training.label_summary import FILE, Labelled, LabelSummary, OnCase, State, with_earlier
-from cfseg.training.learners import truth_of
 from cfseg.training.pseudo_labels import label
+from cfseg.training.targets import truth_of
 from cfseg.volume import LabelMap
 
 STAGES = (*ROLES, "cascade")

@@ -4,6 +4,8 @@ From the coarse model (*Dataset 1*, for the tumor models), from a round of the t
 folder that another method wrote (the paper takes those of the FLARE22 winner).
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -149,6 +151,11 @@ class GivenLabels:
     def inputs(self) -> dict[str, Any]:
         """What decides the labels; JSON."""
         return {"given": [[name, self.digests.of(file)] for name, file in self.files.items()]}
+
+    def about(self) -> str:
+        """Return which labels they are, without where they lie."""
+        contents = hashlib.sha256(json.dumps(self.inputs).encode()).hexdigest()
+        return f"{len(self.files)} label maps of another method, sha256 {contents}"
 
     def read(self, case: Case, geometry: Geometry) -> Ids:
         """Return what the file says, on the canonical axes of the scan.

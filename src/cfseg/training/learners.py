@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cfseg.dataset.cases import Case, read_labels
-from cfseg.dataset.pseudo_labels import merge, organs_under_tumor, truth_is_kept
+from cfseg.dataset.cases import Case, each, read_labels
 from cfseg.dataset.splits import split
-from cfseg.errors import CfsegError, InputError, UsageError
+from cfseg.errors import UsageError
 from cfseg.geometry import Geometry
 from cfseg.io import read_scan
 from cfseg.plan import Role
@@ -24,6 +23,7 @@ from cfseg.training.inputs import Digests, stage_inputs
 from cfseg.training.label_sources import GivenLabels, LabelSource, NoLabels, PredictedLabels
 from cfseg.training.pseudo_labels import pseudo_file, read_pseudo_label
 from cfseg.training.steps import Report
+from cfseg.training.targets import completed, truth_of
 from cfseg.training.teacher import FILE, AgreedLabels, write_changes
 from cfseg.training.workspace import StageFolder, prepare, write_case
 from cfseg.volume import LabelMap
@@ -97,11 +97,12 @@ class Learner:
         left_out = self.labels.left_out()
         return tuple(case for case in self.cases if case.name not in left_out)
 
-    def prepare(self, report: Report) -> None:
+    def prepare(self, report: Report, jobs: int = 1) -> None:
         """Write and preprocess the cases with the labels to be learned; goes on after a stop.
 
         Args:
             report: gets a line if cases are left out.
+            jobs: threads, each with a case in memory.
 
         Raises:
             InputError: as :meth:`target`, or a scan cannot be read.
@@ -110,14 +111,17 @@ class Learner:
         if len(cases) < len(self.cases):
             left_out = len(self.cases) - len(cases)
             report(f"{left_out} cases left out: their labels changed most between rounds")
-        for case in cases:
-            if not self.folder.image(case.name).exists():
-                volume = read_scan(case.image).volume
-                labels = LabelMap(self.target(case, volume.geometry), volume.geometry)
-                write_case(self.folder, case.name, volume, labels, training.z_margin_slices)
+        left = [case for case in cases if not self.folder.image(case.name).exists()]
+        for _ in each(self._write, left, jobs):
+            pass
         names = [case.name for case in cases]
         parts = split(names, training.validation_fraction, training.seed)
-        prepare(self.folder, training, self.stage, parts)
+        prepare(self.folder, training, self.stage, parts, jobs)
+
+    def _write(self, case: Case) -> None:
+        volume = read_scan(case.image).volume
+        labels = LabelMap(self.target(case, volume.geometry), volume.geometry)
+        write_case(self.folder, case.name, volume, labels, self.training.z_margin_slices)
 
     def target(self, case: Case, geometry: Geometry) -> Ids:
         """Return the (Z, Y, X) label map to be learned for a case.
@@ -131,40 +135,6 @@ class Learner:
         """
         truth = truth_of(case, geometry)
         return completed(case, truth, self.labels.read(case, geometry), self.folder.role)
-
-
-def truth_of(case: Case, geometry: Geometry) -> Ids:
-    """Return the (Z, Y, X) ground truth of a case, background if it has none.
-
-    Raises:
-        InputError: it cannot be read, or (``E_GRID``) lies on another grid than the scan.
-    """
-    if case.label is None:
-        return np.zeros(geometry.shape, dtype=np.uint8)
-    labels = read_labels(case)
-    if not labels.geometry.matches(geometry):
-        raise InputError(
-            f"{case.name}: {case.label.name} lies on another grid than {case.image.name}; repair "
-            "it, or leave the case out (cfseg dataset check lists all such cases)",
-            code="E_GRID",
-        )
-    return labels.ids
-
-
-def completed(case: Case, truth: Ids, pseudo: Ids, role: Role) -> Ids:
-    """Return the (Z, Y, X) label map that a stage learns; the tumor model alone learns tumors.
-
-    Args:
-        case: says what is annotated.
-        truth: (Z, Y, X) ground truth.
-        pseudo: (Z, Y, X) label map of a model.
-        role: of the stage.
-    """
-    rule = merge if role == "tumor" else organs_under_tumor
-    target = rule(truth, pseudo, case.annotated)
-    if not truth_is_kept(truth, target, case.annotated):
-        raise CfsegError(f"{case.name}: merging changed annotated voxels; this is a bug")
-    return target
 
 
 class Curriculum:
@@ -183,7 +153,8 @@ class Curriculum:
         work: the workspace.
         training: the recipe's.
         digests: known ones of the cases' files.
-        init: digest of the bundle that the stages start from; a teacher does not.
+        init: digest of the bundle that the stages start from, a teacher too if it has an organ
+            network.
 
     Raises:
         UsageError: the cohort cannot teach a stage, or label maps of another method are missing.
@@ -196,9 +167,11 @@ class Curriculum:
         training: Training,
         digests: Digests,
         init: str | None = None,
+        *,
+        init_has_organ: bool = False,
     ) -> None:
         self.cases, self.work, self.training = tuple(cases), work, training
-        self.digests, self.init = digests, init
+        self.digests, self.init, self.init_has_organ = digests, init, init_has_organ
         self.unfinished = tuple(c for c in cases if not c.has_all_organs or c.has_tumor)
         given = training.organ_labels not in ("coarse", "teacher")
         first: tuple[Role, ...] = ("tumor",) if given else ("tumor", "organ")
@@ -276,7 +249,8 @@ class Curriculum:
         key, folder = f"teacher_{number}", StageFolder(self.work, "organ", number)
         learner = Learner(
             key, f"the teacher, round {number}", folder, stage, cases, labels, ("organ",),
-            self.training, self.digests, start=self._start(stage),
+            self.training, self.digests, self.init if self.init_has_organ else None,
+            self._start(stage),
         )  # fmt: skip
         place = self.work / "teacher" / f"labels_{number}"
         found = self._labels(f"{key}_labels", place, learner, ("organ",))

@@ -4,27 +4,29 @@ Coarse model on the fully labelled cases; its pseudo-labels complete the others;
 twice on the cases with tumors; the organ model on all cases; the selection; the bundle.
 """
 
+from collections.abc import Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from cfseg.bundle.manifest import digest
-from cfseg.dataset.cases import read_cases
+from cfseg.bundle.manifest import digest, read_manifest
+from cfseg.dataset.cases import Case, read_cases
 from cfseg.errors import UsageError
 from cfseg.plan import Role
 from cfseg.recipes.recipe import Recipe
 from cfseg.recipes.training import Training
-from cfseg.training.cost import estimated_hours, write_cost
+from cfseg.training.cost import write_cost
+from cfseg.training.fitness import check_fitness, readable_cases
 from cfseg.training.inputs import Digests, facts
 from cfseg.training.keep import FOLD, put_aside
 from cfseg.training.label_sources import PredictedLabels
 from cfseg.training.learners import Curriculum, Learner
+from cfseg.training.outlook import outlook
+from cfseg.training.provenance import provenance
 from cfseg.training.steps import (
     Progress,
     Report,
     Step,
-    is_done,
     nothing,
     remove,
     run_steps,
@@ -49,6 +51,8 @@ class Pipeline:
         selection_set: cohort, fully labelled, by which the kept weights are ranked; None takes
             those that the recipe's ``checkpoint`` says.
         progress: is told after each iteration and each labelled case.
+        jobs: threads that check and prepare cases; 0: as many as cores, up to four.
+        skip_bad: leave out the cases that cannot be trained on, instead of refusing them all.
 
     Raises:
         UsageError: the cohort or recipe does not serve.
@@ -69,6 +73,8 @@ class Pipeline:
         processes: int = 1,
         selection_set: Path | None = None,
         progress: Progress | None = None,
+        jobs: int = 0,
+        skip_bad: bool = False,
     ) -> None:
         if recipe.training is None:
             raise UsageError(f"recipe {recipe.name} has no [training] table; choose another")
@@ -78,11 +84,32 @@ class Pipeline:
         self.init, self.processes, self.progress = init, processes, progress
         self.init_digest = None if init is None else digest(init)
         self.digests = Digests(self.work / "digests.json")
-        self.cases = read_cases(dataset)
-        self.curriculum = Curriculum(
-            self.cases, self.work, self.training, self.digests, self.init_digest
-        )
+        self.dataset, self.jobs, self.skip_bad = dataset, jobs, skip_bad
+        self.left_out: dict[str, str] = {}
+        self._learn_from(readable_cases(dataset) if skip_bad else read_cases(dataset))
         self.selection_cases = () if selection_set is None else read_cases(selection_set)
+
+    def _learn_from(self, cases: Sequence[Case]) -> None:
+        self.cases = tuple(cases)
+        has_organ = self.init is not None and "organ" in read_manifest(self.init).roles
+        self.curriculum = Curriculum(
+            self.cases, self.work, self.training, self.digests, self.init_digest,
+            init_has_organ=has_organ,
+        )  # fmt: skip
+
+    def check(self) -> None:
+        """Look at all cases before any work; the bad ones are left out if that is wanted.
+
+        Raises:
+            InputError: ``E_BAD_CASES``, there are some and it is not wanted.
+            UsageError: the others do not suffice.
+        """
+        on_case = None if self.progress is None else partial(self.progress, "check")
+        found = check_fitness(self.dataset, self.work / "fitness.json", self.jobs, on_case)
+        found.judge(self.report, skip_bad=self.skip_bad)
+        self.left_out = found.bad
+        if self.left_out:
+            self._learn_from(found.good)
 
     # -- the chain -----------------------------------------------------------------------------
 
@@ -154,25 +181,14 @@ class Pipeline:
 
         No image or label map is read for it as long as the workspace has no finished steps.
         """
-        return [
-            f"{step.name}: {step.about}{self._hours(step)}"
-            f"{' (done)' if is_done(self.markers, step) else ''}"
-            for step in self.steps(stage)
-        ]
-
-    def _hours(self, step: Step) -> str:
-        for learner in self.curriculum.learners:
-            if step.name in learner.networks:
-                model = learner.folder.model(learner.networks.index(step.name) + 1)
-                hours = estimated_hours(model, learner.stage, self.training)
-                return "" if hours is None else f", about {hours:.1f} h"
-        return ""
+        return outlook(self.steps(stage), self.markers, self.curriculum.learners, self.training)
 
     def run(self, stage: Role | None = None) -> None:
         """Run the chain, or only what one stage needs; several processes may share it.
 
         Raises:
             UsageError: another process does something else in this workspace.
+            InputError: cases cannot be trained on.
         """
         task = {
             "recipe": self.recipe.model_dump(mode="json"),
@@ -180,6 +196,7 @@ class Pipeline:
             "init": self.init_digest,
         }
         with shared(self.work, task):
+            self.check()
             try:
                 run_steps(self.markers, self.steps(stage), self.report)
             finally:
@@ -221,7 +238,7 @@ class Pipeline:
     def write_data(self, learner: Learner) -> None:
         """Write and preprocess the cases of a learner with the labels that it learns."""
         self.digests.save()
-        learner.prepare(lambda line: self.report(f"  {line}"))
+        learner.prepare(lambda line: self.report(f"  {line}"), self.jobs)
 
     def _clear_data(self, learner: Learner) -> None:
         remove(learner.folder.raw)
@@ -257,7 +274,7 @@ class Pipeline:
     def train(self, learner: Learner, weight: int) -> None:
         """Train one network with nnU-Net, from its last checkpoint if there is one."""
         from cfseg.networks.device import find_device
-        from cfseg.training.trainer import train_network
+        from cfseg.training.train_network import train_network
 
         train_network(
             learner.folder, weight, self.training, learner.stage, find_device(self.device),
@@ -296,12 +313,7 @@ class Pipeline:
         self.report(f"  {self.bundle}")
 
     def _provenance(self) -> dict[str, Any]:
-        counts = {"all": len(self.cases), "pseudo_labelled": len(self.curriculum.unfinished)}
-        counts |= {item.key: len(item.folder.cases()) for item in self.curriculum.learners}
-        return self.provenance | {
-            "versions": {name: version(name) for name in ("nnunetv2", "torch", "numpy")},
-            "recipe": self.recipe.model_dump(mode="json"),
-            "init": self.init_digest,
-            "cases": counts,
-            "seconds": seconds_of(self.markers, self.steps()[:-1]),
-        }
+        seconds = seconds_of(self.markers, self.steps()[:-1])
+        return self.provenance | provenance(
+            self.recipe, self.curriculum, self.init_digest, self.left_out, seconds
+        )

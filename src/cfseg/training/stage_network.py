@@ -21,6 +21,7 @@ from cfseg.plan import Role
 from cfseg.recipes.training import StageTraining, Training
 from cfseg.training.board import Board
 from cfseg.training.cost import Stopwatch
+from cfseg.training.iteration import Skipped
 from cfseg.training.precision import cpu_precision, in_bf16
 from cfseg.training.schedule import Schedule, make_optimizer
 from cfseg.training.steps import Progress, Report
@@ -51,6 +52,7 @@ class StageNetwork(nnUNetTrainer):
         if device.type != "cuda":
             self.grad_scaler = None
         self.losses: list[float] = []  # of the iterations done in this epoch
+        self.skipped = Skipped()
         self.stop = Stop()
         self.board: Board | None = None
         self.score = float("nan")  # of the best weights so far

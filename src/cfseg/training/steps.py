@@ -56,7 +56,42 @@ class Step:
     @cached_property
     def digest(self) -> str:
         """The sha256 of the inputs."""
-        return hashlib.sha256(json.dumps(self.inputs(), sort_keys=True).encode()).hexdigest()
+        return _sha256(self._inputs)
+
+    @cached_property
+    def parts(self) -> dict[str, str]:
+        """A short digest of each part of the inputs, so that what changed can be named."""
+        return {name: _sha256(value)[:12] for name, value in _parts(self._inputs)}
+
+    @cached_property
+    def _inputs(self) -> dict[str, Any]:
+        return self.inputs()
+
+
+def _sha256(value: Any) -> str:  # noqa: ANN401 - JSON
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _parts(inputs: dict[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested tables with their names, two levels deep at most."""
+    for key, value in inputs.items():
+        if isinstance(value, dict) and not within:
+            yield from _parts(value, f"{key}.")
+        else:
+            yield f"{within}{key}", value
+
+
+def changed(folder: Path, step: Step) -> list[str]:
+    """Return which inputs of a step are not those of its last run, nothing if there was none.
+
+    Args:
+        folder: of the markers.
+        step: in question.
+    """
+    before = _read(folder, step).get("parts", {})
+    if not before:
+        return []
+    return sorted(n for n in {*before, *step.parts} if before.get(n) != step.parts.get(n))
 
 
 def is_done(folder: Path, step: Step) -> bool:
@@ -117,8 +152,11 @@ def _run_if_free(folder: Path, step: Step, heads: dict[str, str], report: Report
         marker = _read(folder, step)
         seconds = float(marker.get("seconds", 0.0))
         if marker.get("digest") != step.digest:
+            others = changed(folder, step)
             step.clear()
             seconds = 0.0
+            if others:
+                head = f"{head}, again because of other {', '.join(others)}"
         report(head)
         with _timed(folder, step, seconds):
             step.run()
@@ -234,4 +272,5 @@ def _read(folder: Path, step: Step) -> dict[str, Any]:
 
 def _write(folder: Path, step: Step, *, done: bool, seconds: float) -> None:
     marker = {"digest": step.digest, "done": done, "seconds": round(seconds, 1)}
+    marker["parts"] = step.parts
     write_json(_path(folder, step), marker)

@@ -11,14 +11,17 @@ import contextlib
 import io
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 
+from cfseg.dataset.cases import each
 from cfseg.geometry import Box, Geometry
 from cfseg.io import replacing, write_json
 from cfseg.io.source import RAS_TO_ZYX
@@ -29,6 +32,8 @@ from cfseg.volume import LabelMap, Volume
 
 CONFIGURATION = "3d_fullres"
 PLANS = "nnUNetPlans"
+FACTS = "facts"
+"""Folder of what is known of each case until the fingerprint is whole."""
 WORKERS = "nnUNet_n_proc_DA"
 DATASET = {"coarse": "Dataset001_Coarse", "tumor": "Dataset002_Tumor", "organ": "Dataset003_Organ"}
 
@@ -126,11 +131,19 @@ def prepare(
     training: Training,
     stage: StageTraining,
     split: tuple[list[str], list[str]],
+    jobs: int = 1,
 ) -> None:
-    """Plan and preprocess a stage's cases with nnU-Net, in this process.
+    """Plan and preprocess a stage's cases with nnU-Net, in threads of this process.
 
     nnU-Net would start a pool of workers for each part, which costs more than the work itself on
-    a small data set.
+    a small data set. Reading, resampling and compressing release the interpreter's lock.
+
+    Args:
+        folder: of the stage, with its cases written.
+        training: what all stages share.
+        stage: what is this stage's own.
+        split: names of the cases to learn from and to validate with.
+        jobs: threads, each with a case in memory.
     """
     enter(folder.work)
     cases = sorted({*split[0], *split[1]})
@@ -145,36 +158,49 @@ def prepare(
         },
     )
     with contextlib.redirect_stdout(io.StringIO()):
-        write_json(folder.preprocessed / "dataset_fingerprint.json", _fingerprint(folder, cases))
+        found = _fingerprint(folder, cases, jobs)
+        write_json(folder.preprocessed / "dataset_fingerprint.json", found)
         plans = edited(_planned(folder), training, stage)
         write_json(folder.preprocessed / f"{PLANS}.json", plans)
         write_json(
             folder.preprocessed / "splits_final.json", [{"train": split[0], "val": split[1]}]
         )
-        _preprocess(folder, cases, plans)
+        _preprocess(folder, cases, plans, jobs)
+    shutil.rmtree(folder.preprocessed / FACTS, ignore_errors=True)
 
 
-def _fingerprint(folder: StageFolder, cases: Sequence[str]) -> dict[str, Any]:
-    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
-        DatasetFingerprintExtractor,
-    )
-    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+def _facts(folder: StageFolder, samples: int, case: str) -> dict[str, Any]:
+    """Return shape, spacing, foreground intensities and relative size of a case, once looked at.
 
-    samples = int(10e7 // max(1, len(cases)))
-    found = [
-        DatasetFingerprintExtractor.analyze_case(
-            [str(folder.image(case))],
-            str(folder.label(case)),
-            SimpleITKIO,
-            min(samples, 100_000),
+    Args:
+        folder: of the stage.
+        samples: how many intensities.
+        case: its name.
+    """
+    file = folder.preprocessed / FACTS / f"{case}.npz"
+    if not file.exists():
+        from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
+            DatasetFingerprintExtractor,
         )
-        for case in cases
-    ]
-    hu = np.concatenate([intensities[0] for _, _, intensities, _, _ in found])
+        from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+        shape, spacing, intensities, _, relative = DatasetFingerprintExtractor.analyze_case(
+            [str(folder.image(case))], str(folder.label(case)), SimpleITKIO, samples
+        )
+        with replacing(file) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, shape=shape, spacing=spacing, hu=intensities[0], relative=relative)
+    with np.load(file) as stored:
+        return dict(stored)
+
+
+def _fingerprint(folder: StageFolder, cases: Sequence[str], jobs: int) -> dict[str, Any]:
+    samples = min(int(10e7 // max(1, len(cases))), 100_000)
+    found = list(each(partial(_facts, folder, samples), cases, jobs))
+    hu = np.concatenate([facts["hu"] for facts in found])
     low, median, high = (float(v) for v in np.percentile(hu, (0.5, 50, 99.5)))
     return {
-        "spacings": [[float(s) for s in spacing] for _, spacing, _, _, _ in found],
-        "shapes_after_crop": [[int(n) for n in shape] for shape, _, _, _, _ in found],
+        "spacings": [[float(s) for s in facts["spacing"]] for facts in found],
+        "shapes_after_crop": [[int(n) for n in facts["shape"]] for facts in found],
         "foreground_intensity_properties_per_channel": {
             "0": {
                 "mean": float(hu.mean()),
@@ -186,7 +212,9 @@ def _fingerprint(folder: StageFolder, cases: Sequence[str]) -> dict[str, Any]:
                 "percentile_00_5": low,
             }
         },
-        "median_relative_size_after_cropping": float(np.median([r for *_, r in found])),
+        "median_relative_size_after_cropping": float(
+            np.median([facts["relative"] for facts in found])
+        ),
     }
 
 
@@ -233,7 +261,9 @@ def network(stage: StageTraining) -> dict[str, Any]:
     }
 
 
-def _preprocess(folder: StageFolder, cases: Sequence[str], plans: dict[str, Any]) -> None:
+def _preprocess(
+    folder: StageFolder, cases: Sequence[str], plans: dict[str, Any], jobs: int
+) -> None:
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -243,13 +273,16 @@ def _preprocess(folder: StageFolder, cases: Sequence[str], plans: dict[str, Any]
     target = folder.preprocessed / configuration.data_identifier
     target.mkdir(parents=True, exist_ok=True)
     preprocessor = DefaultPreprocessor(verbose=False)
-    for case in cases:
-        if not (target / f"{case}.pkl").exists():
-            preprocessor.run_case_save(
-                str(target / case),
-                [str(folder.image(case))],
-                str(folder.label(case)),
-                manager,
-                configuration,
-                dataset,
-            )
+
+    def write(case: str) -> None:
+        preprocessor.run_case_save(
+            str(target / case),
+            [str(folder.image(case))],
+            str(folder.label(case)),
+            manager,
+            configuration,
+            dataset,
+        )
+
+    for _ in each(write, [c for c in cases if not (target / f"{c}.pkl").exists()], jobs):
+        pass
