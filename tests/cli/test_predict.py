@@ -66,6 +66,16 @@ def test_plain_lines_where_there_is_no_terminal(run, tmp_path):
     assert not [line for line in lines if line.startswith("cases")]
 
 
+def test_a_share_of_the_scans(run, tmp_path):
+    for name in "ab":
+        ct(tmp_path / "in" / f"{name}.nii.gz")
+    ct(tmp_path / "in" / "c.nii.gz", codes=0)
+    result = run(tmp_path / "in", "-o", tmp_path / "out", "--shard", "2/2")
+    assert result.exit_code == 0
+    assert [p.name for p in (tmp_path / "out").glob("*.nii.gz")] == ["b.nii.gz"]
+    assert (tmp_path / "out" / "summary-2-of-2.csv").is_file()
+
+
 def test_nothing_is_drawn_before_a_wrong_call(run, tmp_path):
     result = run(tmp_path / "none", "-o", tmp_path / "out")
     assert isinstance(result.exception, UsageError)

@@ -53,7 +53,7 @@ def check(
     A case is bad if a file is damaged, is not a CT in HU or has no known orientation, if scan and
     label map lie on different grids, or if the label map has values that mean nothing. Writes
     check.json and check.csv. With --write-manifest, train on OUT/manifest.json: the cohort without
-    its bad cases.
+    its bad cases. Options that a message names are those of cfseg predict; training takes none.
 
     Exit codes: 0 all good, 2 wrong call, 3 some bad, 4 all bad or none found, 6 the disk cannot be
     written.

@@ -56,7 +56,8 @@ class Fitness:
         listed = "\n".join(lines)
         raise InputError(
             f"{count} of {count + len(self.good)} cases cannot be trained on:\n{listed}\nrepair "
-            "them, or pass --skip-bad to leave them out (cfseg dataset check lists them all)",
+            "them, or pass --skip-bad to leave them out (cfseg dataset check lists them all; other "
+            "options that are named here are those of cfseg predict)",
             code="E_BAD_CASES",
         )
 
