@@ -12,6 +12,7 @@ import pytest
 from small_outputs import LIVER_AT, NOTICE, SPLEEN_AT, patient, save, small_output, write_output
 from typer.testing import CliRunner
 
+import cfseg.reports
 from cfseg.cli.root import app
 from cfseg.errors import UsageError
 from cfseg.reports.outputs import without_paths
@@ -238,3 +239,10 @@ def test_command(tmp_path):
     result = CliRunner().invoke(app, call)
     assert result.exit_code == 0
     assert f"report: {out / 'report' / 'index.html'}" in result.output
+
+
+def test_the_vendored_viewer_is_the_pinned_one_and_its_license_is_kept(pages):
+    folder = Path(cfseg.reports.__file__).parent / "vendored" / "niivue"
+    digest = sha256((folder / "niivue.umd.js").read_bytes()).hexdigest()
+    assert digest in (folder / "README.md").read_text(encoding="utf-8")
+    assert "Copyright (c) 2021, Niivue" in pages[1].text
