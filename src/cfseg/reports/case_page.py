@@ -11,7 +11,7 @@ from cfseg.findings.agreement import LOW_AGREEMENT
 from cfseg.labels import LABELS, ORGANS, TUMOR
 from cfseg.reports.embedding import HU_STEPS, embed, ras_mm
 from cfseg.reports.outputs import CaseOutput, without_paths
-from cfseg.reports.page import data_block, render, viewer_scripts
+from cfseg.reports.page import data_block, render, viewer_license, viewer_scripts
 from cfseg.reports.places import viewpoint
 from cfseg.reports.stills import Still, label_places, stills, worst_organ
 from cfseg.volume import LabelMap, Volume
@@ -131,6 +131,7 @@ def case_page(view: CaseView, images: Images | None) -> str:
         pictures=_pictures(view, images),
         grid=_grid(images),
         viewer=_viewer(view, images) if images else None,
+        license=viewer_license(),
     )
 
 

@@ -11,7 +11,8 @@ from cfseg.errors import UsageError
 from cfseg.io import find_scans, names_of
 
 T = TypeVar("T")
-_PATH = re.compile(r"""(?:[A-Za-z]:)?[^\s'"(]*[/\\][^\s'":;,)]*""")
+_PATH = re.compile(r"""(?:[A-Za-z]:)?[^\s'"(]*[/\\](?:[^:'"\n]*[/\\])?[^\s'":;,)]*""")
+"""What looks like a path: up to its last separator it may hold blanks."""
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,12 @@ def viewer_scripts() -> tuple[str, ...]:
 
 
 @cache
+def viewer_license() -> str:
+    """Return NiiVue's license, which every page that carries it has to show."""
+    return _text("vendored/niivue/LICENSE")
+
+
+@cache
 def _style() -> str:
     colors = "\n".join(
         f".label-{label.id} {{ --label: rgb{label.color}; }}"
