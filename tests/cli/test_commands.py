@@ -10,7 +10,7 @@ from cfseg.cli.root import app
 
 ROOT = Path(__file__).parents[2]
 VERBS = (
-    "predict", "evaluate", "demo", "phantom", "train", "bundle", "ablate", "dataset",
+    "predict", "evaluate", "compare", "demo", "phantom", "train", "bundle", "ablate", "dataset",
     "pseudo-label",
 )  # fmt: skip
 

@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cfseg.training.ablation import Ablation, CaseRows
-    from cfseg.training.ablation_tables import Table
 
 
 def ablate(
@@ -101,27 +100,16 @@ def _ablate(
 
 
 def _show(console: "Console", ablation: "Ablation") -> None:
+    from cfseg.cli.judging import rich_table
     from cfseg.training.ablation_tables import head, tables
 
     console.print(head(ablation), highlight=False, markup=False, soft_wrap=True)
     for table in tables(ablation) if ablation.judged else ():
         console.print()
-        console.print(_rich(table))
+        console.print(rich_table(table))
         console.print(table.note, highlight=False, markup=False)
     for note in ablation.notes:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _rich(table: "Table") -> object:
-    from rich.table import Table as RichTable
-
-    shown = RichTable(title=table.title, title_justify="left")
-    shown.add_column(table.header[0])
-    for name in table.header[1:]:
-        shown.add_column(name, justify="right")
-    for row in table.rows:
-        shown.add_row(*row)
-    return shown
 
 
 def _use_threads(threads: int | None) -> None:

@@ -7,6 +7,7 @@ import typer
 from cfseg import __version__
 from cfseg.cli.ablate import ablate
 from cfseg.cli.bundle import bundle_app
+from cfseg.cli.compare import compare
 from cfseg.cli.dataset import dataset_app
 from cfseg.cli.demo import demo
 from cfseg.cli.evaluate import evaluate
@@ -43,6 +44,7 @@ def _root(
 
 app.command()(predict)
 app.command()(evaluate)
+app.command()(compare)
 app.command()(demo)
 app.command()(phantom)
 app.command()(train)

@@ -4,22 +4,17 @@ Scores are in percent, mean ± SD over cases. A case's organ score is the mean o
 the tumor is apart, as in the paper.
 """
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-import numpy as np
-
-from cfseg.evaluation.scores import CaseScores
-from cfseg.evaluation.statistics import Paired, compare, holm, spread
-from cfseg.labels import LABELS, NAMES, ORGAN_IDS, TUMOR
+from cfseg.evaluation.cells import DIFFERENCE, Table, difference_cell, p_cell, spread_cell
+from cfseg.evaluation.comparison import compare_labels, comparison_table
+from cfseg.evaluation.scores import ORGANS, SHARES, Metric, score_of
+from cfseg.evaluation.statistics import Paired, compare
+from cfseg.labels import LABELS, TUMOR
 from cfseg.training.ablation import Ablation
 from cfseg.training.ablation_rows import CFS, CSM, CSM_CUT, TWO_STAGE, WEIGHT_1, WEIGHT_2
 
-Metric = Literal["dsc", "nsd"]
-METRICS: tuple[Metric, ...] = ("dsc", "nsd")
-ORGANS = "organs"
+LABELS_AND_ORGANS = (*(label.name for label in LABELS), ORGANS)
 TITLES = {
     CSM_CUT: "CSM, cut down",
     CSM: "CSM",
@@ -28,7 +23,6 @@ TITLES = {
     WEIGHT_1: "weight 1",
     WEIGHT_2: "weight 2",
 }
-_DIFFERENCE = "difference [95 % CI]"
 
 
 @dataclass(frozen=True)
@@ -48,38 +42,6 @@ class Comparison:
     what: str
     metric: Metric
     found: Paired
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table ready to be shown.
-
-    Attributes:
-        title: above it.
-        header: of the columns; the first holds names, the others numbers.
-        rows: as many cells as the header.
-        note: below it.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-
-
-def score_of(scores: CaseScores, what: str, metric: Metric) -> float:
-    """Return a case's score, 0..1; NaN where it is not defined or not judged.
-
-    Args:
-        scores: of the case.
-        what: ``organs`` (the mean over the 13, without those that are not defined) or a label.
-        metric: ``dsc`` or ``nsd``.
-    """
-    found: dict[int, float] = getattr(scores, metric)
-    if what == ORGANS:
-        organs = [found[organ] for organ in ORGAN_IDS if not math.isnan(found[organ])]
-        return float(np.mean(organs)) if organs else math.nan
-    return next((found[i] for i, name in NAMES.items() if name == what and i in found), math.nan)
 
 
 def scores_of(ablation: Ablation, row: str, what: str, metric: Metric) -> list[float]:
@@ -122,7 +84,7 @@ def models_table(ablation: Ablation) -> Table:
     ]
     return Table(
         "Table 5: the three models",
-        (*_MEANS_HEADER, f"organ DSC: {_DIFFERENCE} from the row above", "p"),
+        (*_MEANS_HEADER, f"organ DSC: {DIFFERENCE} from the row above", "p"),
         tuple(rows),
         "The first row is the coarse mask as the authors' code cuts it down before it takes the "
         "region from it (coarser output, no adrenals, no duodenum); the paper's CSM row is this "
@@ -138,7 +100,7 @@ def weights_table(ablation: Ablation) -> Table:
         rows.append(("both weights", *_means(ablation, CFS)[1:], "", ""))
     return Table(
         "Table 6: the two tumor weights",
-        (*_MEANS_HEADER, f"tumor DSC: {_DIFFERENCE} of both from this one", "p"),
+        (*_MEANS_HEADER, f"tumor DSC: {DIFFERENCE} of both from this one", "p"),
         tuple(rows),
         "p: Wilcoxon signed-rank test.",
     )
@@ -148,35 +110,21 @@ def labels_tables(ablation: Ablation) -> tuple[Table, ...]:
     """Return the paper's Tables 3 and 4 side by side, one for each metric."""
     if not {TWO_STAGE, CFS} <= set(ablation.rows):
         return ()
-    return tuple(_labels_table(ablation, metric) for metric in METRICS)
+    return tuple(_labels_table(ablation, metric) for metric in SHARES)
 
 
 def _labels_table(ablation: Ablation, metric: Metric) -> Table:
-    found = label_comparisons(ablation, metric)
-    adjusted = holm([c.found.p for c in found if c.what != ORGANS])
-    rows = [
-        (
-            "all organs" if c.what == ORGANS else c.what.replace("_", " "),
-            _spread(scores_of(ablation, TWO_STAGE, c.what, metric)),
-            _spread(scores_of(ablation, CFS, c.what, metric)),
-            _difference(c.found),
-            _p(c.found.p),
-            "" if c.what == ORGANS else _p(p),
-        )
-        for c, p in zip(found, (*adjusted, math.nan), strict=True)
-    ]
-    return Table(
+    one, two = ([case.rows[row] for case in ablation.judged] for row in (TWO_STAGE, CFS))
+    return comparison_table(
         f"Tables 3 and 4: {metric.upper()} of each label",
-        ("label", "two-stage", "CFS", _DIFFERENCE, "p", "p (Holm)"),
-        tuple(rows),
-        "p: Wilcoxon signed-rank test; p (Holm): adjusted for the 14 labels.",
+        ("two-stage", "CFS"),
+        compare_labels(one, two, LABELS_AND_ORGANS, metric),
     )
 
 
 def label_comparisons(ablation: Ablation, metric: Metric) -> list[Comparison]:
     """Set CFS against the two-stage method: each label, then the mean of the organs."""
-    names = [*(label.name for label in LABELS), ORGANS]
-    found = (compared(ablation, TWO_STAGE, CFS, name, metric) for name in names)
+    found = (compared(ablation, TWO_STAGE, CFS, name, metric) for name in LABELS_AND_ORGANS)
     return [comparison for comparison in found if comparison is not None]
 
 
@@ -188,8 +136,8 @@ def comparisons(ablation: Ablation) -> list[Comparison]:
         (WEIGHT_1, CFS, TUMOR.name),
         (WEIGHT_2, CFS, TUMOR.name),
     ]
-    found = [compared(ablation, *pair, metric) for pair in pairs for metric in METRICS]
-    labels = [c for metric in METRICS for c in label_comparisons(ablation, metric)]
+    found = [compared(ablation, *pair, metric) for pair in pairs for metric in SHARES]
+    labels = [c for metric in SHARES for c in label_comparisons(ablation, metric)]
     return [*(c for c in found if c is not None), *labels]
 
 
@@ -198,9 +146,9 @@ _MEANS_HEADER = ("", "organ DSC", "organ NSD", "tumor DSC", "tumor NSD")
 
 def _means(ablation: Ablation, row: str) -> tuple[str, ...]:
     cells = [
-        _spread(scores_of(ablation, row, what, metric))
+        spread_cell(scores_of(ablation, row, what, metric))
         for what in (ORGANS, TUMOR.name)
-        for metric in METRICS
+        for metric in SHARES
     ]
     return (TITLES[row], *cells)
 
@@ -209,27 +157,4 @@ def _tested(ablation: Ablation, first: str | None, second: str, what: str) -> tu
     comparison = compared(ablation, first, second, what, "dsc") if first is not None else None
     if comparison is None:
         return "", ""
-    return _difference(comparison.found), _p(comparison.found.p)
-
-
-def _spread(scores: Sequence[float]) -> str:
-    found = spread(scores)
-    if found.n == 0:
-        return "-"
-    mean = f"{100 * found.mean:.2f}"
-    return mean if math.isnan(found.sd) else f"{mean} ± {100 * found.sd:.2f}"
-
-
-def _difference(found: Paired) -> str:
-    if found.n == 0:
-        return "-"
-    mean = f"{100 * found.difference:+.2f}"
-    if math.isnan(found.interval.low):
-        return mean
-    return f"{mean} [{100 * found.interval.low:+.2f}, {100 * found.interval.high:+.2f}]"
-
-
-def _p(p: float) -> str:
-    if math.isnan(p):
-        return "-"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return difference_cell(comparison.found), p_cell(comparison.found.p)
