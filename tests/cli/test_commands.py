@@ -10,8 +10,8 @@ from cfseg.cli.root import app
 
 ROOT = Path(__file__).parents[2]
 VERBS = (
-    "predict", "evaluate", "compare", "demo", "phantom", "train", "bundle", "ablate", "dataset",
-    "pseudo-label",
+    "predict", "evaluate", "compare", "benchmark", "demo", "phantom", "train", "bundle", "ablate",
+    "dataset", "pseudo-label",
 )  # fmt: skip
 
 

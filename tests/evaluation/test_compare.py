@@ -76,7 +76,7 @@ def test_files(folders):
     assert record["comparisons"][0]["found"]["n"] == 6
     assert record["methods"][1]["means"]["Liver_DSC"] == round(16 / 18, 4)
     text = (out / "comparison.md").read_text()
-    assert "| Liver | 75.00 ± 0.00 | 88.89 ± 0.00 | +13.89 [+13.89, +13.89] | 0.031 |" in text
+    assert "| liver | 75.00 ± 0.00 | 88.89 ± 0.00 | +13.89 [+13.89, +13.89] | 0.031 |" in text
     assert "B - A" in text
     assert found.exit_code == 0
 

@@ -6,6 +6,7 @@ import typer
 
 from cfseg import __version__
 from cfseg.cli.ablate import ablate
+from cfseg.cli.benchmark import benchmark
 from cfseg.cli.bundle import bundle_app
 from cfseg.cli.compare import compare
 from cfseg.cli.dataset import dataset_app
@@ -45,6 +46,7 @@ def _root(
 app.command()(predict)
 app.command()(evaluate)
 app.command()(compare)
+app.command()(benchmark)
 app.command()(demo)
 app.command()(phantom)
 app.command()(train)

@@ -18,7 +18,7 @@ from cfseg.evaluation.cells import (
     spread_cell,
 )
 from cfseg.evaluation.flare import Progress, judge
-from cfseg.evaluation.overview import names, target
+from cfseg.evaluation.overview import names
 from cfseg.evaluation.rules import Mode
 from cfseg.evaluation.scores import ORGANS, SHARES, CaseScores, Metric, Summary, score_of
 from cfseg.evaluation.statistics import Paired, Spread, compare, holm, spread
@@ -162,7 +162,7 @@ def comparison_table(
     """
     rows = tuple(
         (
-            target(c.what),
+            "all organs" if c.what == ORGANS else c.what.replace("_", " "),
             spread_cell(c.first, scale),
             spread_cell(c.second, scale),
             difference_cell(c.found, scale),
