@@ -1,8 +1,8 @@
 """``cfseg evaluate`` against a straightforward script, in turns, on the cases of a folder.
 
 Prints the seconds of each turn, those of the processor (which say more where other programs run),
-the most memory of all processes of each, and whether the numbers are the same. Both get two cores: cfseg by ``--jobs 2``, the script by working on half of the cases
-in each of two processes.
+the most memory of all processes of each, and whether the numbers are the same. Both get two cores:
+cfseg by ``--jobs 2``, the script by working on half of the cases in each of two processes.
 
 Example: python benchmarks/judging_speed.py cases
 """

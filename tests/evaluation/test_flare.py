@@ -122,6 +122,12 @@ def test_tolerance_of_each_label_counts_as_within():
         assert score_case(pred, ref, (1.001, 1.0, 1.0)).nsd[label] < 1
 
 
+def test_values_that_are_no_labels_are_background():
+    strange = np.where(REF[LIVER] == 0, np.uint8(20), REF[LIVER])
+    case = score_case(strange, REF[LIVER], UNIT)
+    assert set(case.dsc.values()) == set(case.nsd.values()) == {1.0}
+
+
 def test_spacing_of_the_slices_counts():
     pred = block(LEFT_ADRENAL, (4, 8), (4, 8), (3, 7))
     assert score_case(pred, REF[LEFT_ADRENAL], (1, 1, 2)).nsd[LEFT_ADRENAL] == 1
