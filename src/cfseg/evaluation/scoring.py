@@ -103,14 +103,19 @@ def _around(a: Box | None, b: Box | None) -> tuple[slice, slice, slice]:
 
 
 def _boxes(ids: _Ids, labels: Sequence[Label]) -> _Found:
-    """Return where each label is, in one pass over the volume."""
-    found = find_objects(ids, max_label=max(label.id for label in labels))
-    boxes: _Found = {}
-    for label in labels:
-        slices = found[label.id - 1]
-        if slices is None:
-            boxes[label.id] = None
-            continue
-        i, j, k = slices
-        boxes[label.id] = Box((i.start, j.start, k.start), (i.stop, j.stop, k.stop))
+    """Return where each label is.
+
+    Looked for in the box around all of them alone, with the axes in the order of the memory.
+    """
+    boxes: _Found = dict.fromkeys((label.id for label in labels), None)
+    around = Box.around(ids > 0)
+    if around is None:
+        return boxes
+    found = find_objects(ids[around.slices].T, max_label=max(boxes))
+    for label in boxes:
+        slices = found[label - 1]
+        if slices is not None:
+            k, j, i = slices
+            inside = Box((i.start, j.start, k.start), (i.stop, j.stop, k.stop))
+            boxes[label] = inside.shifted(around.start)
     return boxes

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import wilcoxon
 
 _Scores = npt.NDArray[np.float64]
 
@@ -191,6 +190,9 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 def _p(differences: _Scores) -> float:
     if not differences.any():
         return 1.0
+    # Slow to import, and the processes that judge cases have no use for it.
+    from scipy.stats import wilcoxon
+
     return float(wilcoxon(differences).pvalue)
 
 
