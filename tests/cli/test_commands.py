@@ -10,8 +10,8 @@ from cfseg.cli.root import app
 
 ROOT = Path(__file__).parents[2]
 VERBS = (
-    "predict", "evaluate", "demo", "phantom", "train", "bundle", "ablate", "dataset",
-    "pseudo-label", "findings", "report", "figure",
+    "predict", "evaluate", "compare", "benchmark", "findings", "report", "figure", "demo",
+    "phantom", "train", "bundle", "ablate", "dataset", "pseudo-label",
 )  # fmt: skip
 
 

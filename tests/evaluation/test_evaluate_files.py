@@ -17,6 +17,7 @@ from cfseg.evaluation.pairs import find_pairs
 from cfseg.labels import LABELS
 
 AFFINE = np.array([[-2.0, 0, 0, 30], [0, -2.5, 0, 40], [0, 0, 3, -50], [0, 0, 0, 1]])
+MOVED = AFFINE + 3 * np.eye(4, k=1) * [[0], [0], [1], [0]]
 
 
 def volume(shift=0):
@@ -67,20 +68,31 @@ def test_pairs_by_name_and_counts_a_missing_prediction_as_zero(folders):
     assert summary.exit_code == 3
 
 
-def test_writes_three_files_and_nothing_else(folders):
+def test_writes_its_files_and_nothing_else(folders):
     summary = evaluate(*folders)
     out = folders[2]
-    assert sorted(p.name for p in out.iterdir()) == ["scores.csv", "scores.json", "scores.txt"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "lesions.csv",
+        "scores.csv",
+        "scores.json",
+        "scores.txt",
+        "tables.csv",
+        "tables.md",
+    ]
     lines = (out / "scores.txt").read_text().splitlines()
     assert lines[0] == "Liver_DSC: 0.7500"
     assert len(lines) == 30
     assert lines[-1] == f"Organ_NSD: {summary.means['Organ_NSD']:.4f}"
     rows = list(csv.DictReader((out / "scores.csv").read_text().splitlines()))
     assert len(rows) == 4 * 14
-    assert rows[14 + 13] == {"case": "b", "label": "tumor", "dsc": "0.6667", "nsd": "1.0"}
+    tumor = rows[14 + 13]
+    assert (tumor["case"], tumor["state"], tumor["label"]) == ("b", "scored", "tumor")
+    assert (tumor["dsc"], tumor["nsd"], tumor["hd95_mm"]) == ("0.6667", "1.0", "2.0")
+    # 3 x 2 x 3 voxels of 2 x 2.5 x 3 mm.
+    assert float(tumor["volume_ml"]) == float(tumor["reference_ml"]) == pytest.approx(0.27)
     record = json.loads((out / "scores.json").read_text())
     assert record["mode"] == "flare23"
-    assert record["counts"] == {"scored": 3, "missing": 1, "failed": 0}
+    assert record["counts"] == {"scored": 3, "missing": 1, "refused": 0, "failed": 0}
     assert record["means"]["Lesion_DSC"] == summary.means["Lesion_DSC"]
     assert record["sds"]["Liver_DSC"] == 0.5
     assert record["cases"][1]["dsc"]["tumor"] == 0.6667
@@ -92,45 +104,75 @@ def test_damaged_files_and_other_grids_do_not_stop_the_others(folders):
     pred, ref, out = folders
     whole = (pred / "a.nii.gz").read_bytes()
     (pred / "a.nii.gz").write_bytes(whole[: len(whole) // 2])
-    moved = AFFINE.copy()
-    moved[2, 3] += 3
-    save(pred / "b_0000.nii.gz", affine=moved)
+    save(pred / "b_0000.nii.gz", volume()[:-1])
     (ref / "d.nii.gz").write_text("not an image")
     save(pred / "d.nii.gz")
     summary = evaluate(pred, ref, out)
     a, b, c, d = summary.cases
-    assert (a.state, a.code) == ("failed", "E_CORRUPT")
-    assert (b.state, b.code) == ("failed", "E_GRID")
-    assert "origin (-50.00" in b.message
-    assert "origin (-47.00" in b.message
+    assert (a.state, a.code) == ("refused", "E_CORRUPT")
+    assert (b.state, b.code) == ("refused", "E_GRID")
+    assert "shape (10, 12, 13)" in b.message
     assert (d.state, d.code) == ("failed", "E_FORMAT")
     assert c.state == "scored"
-    assert summary.means["Liver_DSC"] == 1
+    # a and b count as 0, as a missing one would; d has no reference to be judged by.
+    assert summary.means["Liver_DSC"] == round(1 / 3, 4)
+    assert a.value(1, "volume_error_percent") == -100
+    assert [lesion.found for lesion in a.lesions.lesions] == [False]
     assert summary.exit_code == 3
 
 
 @pytest.mark.parametrize(
     ("ids", "affine"),
-    [(volume()[:-1], AFFINE), (volume(), np.diag([1.01, 1, 1, 1]) @ AFFINE)],
+    [
+        (volume()[:-1], AFFINE),
+        (volume(), np.diag([1.01, 1, 1, 1]) @ AFFINE),
+        (volume(), MOVED),
+    ],
 )
-def test_other_shape_or_spacing_is_refused(tmp_path, ids, affine):
+def test_corrected_refuses_another_shape_spacing_or_place(tmp_path, ids, affine):
     ref = save(tmp_path / "ref.nii.gz")
     pred = save(tmp_path / "pred.nii.gz", ids, affine)
+    summary = evaluate(pred, ref, tmp_path / "out", "corrected")
+    assert (summary.cases[0].state, summary.cases[0].code) == ("refused", "E_GRID")
+    assert "origin (-50.00" in summary.cases[0].message
+    assert summary.exit_code == 4
+    assert summary.means["Organ_DSC"] == 0
+
+
+def test_flare23_compares_arrays_as_stored_whatever_the_affine_says(tmp_path):
+    """As the official script does, which never looks at it; cfseg says so."""
+    ref = save(tmp_path / "ref.nii.gz")
+    moved = save(tmp_path / "moved.nii.gz", affine=MOVED)
+    case = evaluate(moved, ref, tmp_path / "out").cases[0]
+    assert set(case.dsc.values()) == {1.0}
+    assert "compared as stored" in case.message
+    flipped = turned(nib.Nifti1Image(volume(), AFFINE), "RAS")
+    nib.save(flipped, tmp_path / "flipped.nii.gz")
+    case = evaluate(tmp_path / "flipped.nii.gz", ref, tmp_path / "out").cases[0]
+    assert case.dsc[14] == 0
+    assert "compared as stored" in case.message
+    assert evaluate(ref, ref, tmp_path / "out").cases[0].message == ""
+
+
+def test_without_a_reference_nothing_is_judged(tmp_path):
+    pred = save(tmp_path / "pred.nii.gz")
+    ref = tmp_path / "ref.nii.gz"
+    ref.write_text("not an image")
     summary = evaluate(pred, ref, tmp_path / "out")
-    assert summary.cases[0].code == "E_GRID"
+    assert (summary.cases[0].state, summary.cases[0].code) == ("failed", "E_FORMAT")
     assert summary.exit_code == 4
     assert math.isnan(summary.means["Organ_DSC"])
     assert json.loads((tmp_path / "out" / "scores.json").read_text())["means"]["Liver_DSC"] is None
 
 
 @pytest.mark.parametrize("orientation", ["RAS", "LPS", "SAR", "IPL", "PSL"])
-def test_a_prediction_with_other_axes_scores_the_same(tmp_path, orientation):
+def test_corrected_turns_a_prediction_with_other_axes(tmp_path, orientation):
     ref = save(tmp_path / "ref.nii.gz")
     straight = nib.Nifti1Image(volume(1), AFFINE)
     nib.save(straight, tmp_path / "straight.nii.gz")
     nib.save(turned(straight, orientation), tmp_path / "turned.nii.gz")
-    expected = evaluate(tmp_path / "straight.nii.gz", ref, tmp_path / "a").cases[0]
-    found = evaluate(tmp_path / "turned.nii.gz", ref, tmp_path / "b").cases[0]
+    expected = evaluate(tmp_path / "straight.nii.gz", ref, tmp_path / "a", "corrected").cases[0]
+    found = evaluate(tmp_path / "turned.nii.gz", ref, tmp_path / "b", "corrected").cases[0]
     assert (found.dsc, found.nsd) == (expected.dsc, expected.nsd)
 
 
@@ -140,12 +182,15 @@ def test_slices_are_those_that_the_reference_is_stored_with(tmp_path, orientatio
     # count, only if stored from feet to head; else 4 of the 5 that count are there.
     ids = volume()
     ids[:, :, 7] = 0
-    pred = save(tmp_path / "pred.nii.gz", ids)
-    reference = turned(nib.Nifti1Image(volume(), AFFINE), orientation)
-    nib.save(reference, tmp_path / "ref.nii.gz")
-    case = evaluate(pred, tmp_path / "ref.nii.gz", tmp_path / "out").cases[0]
+    for name, labels in (("pred", ids), ("ref", volume())):
+        image = turned(nib.Nifti1Image(labels, AFFINE), orientation)
+        nib.save(image, tmp_path / f"{name}.nii.gz")
+    both = tmp_path / "pred.nii.gz", tmp_path / "ref.nii.gz"
+    case = evaluate(*both, tmp_path / "out").cases[0]
     assert case.dsc[5] == aorta
     assert case.dsc[1] == 1
+    # Mended, all 6 slices count, however they are stored.
+    assert evaluate(*both, tmp_path / "out", "corrected").cases[0].dsc[5] == pytest.approx(10 / 11)
 
 
 def test_spacing_comes_from_the_header_along_the_stored_axes(tmp_path):
@@ -258,3 +303,56 @@ def test_table_of_one_case_has_no_deviation(folders):
         console.print(score_table(summary))
     assert "±" not in captured.get()
     assert summarize(summary.cases).means == summary.means
+
+
+def test_cases_at_once_give_the_same_in_the_same_order(folders):
+    seen = []
+    alone = evaluate(*folders)
+    together = evaluate(*folders, progress=lambda case, done, of: seen.append(done), jobs=3)
+    assert repr(together.cases) == repr(alone.cases)  # NaN is not equal to itself
+    assert together.means == alone.means
+    assert seen == [1, 2, 3, 4]
+
+
+def test_a_case_whose_process_is_killed_is_listed_and_does_not_count(folders, monkeypatch):
+    from cfseg.evaluation import flare
+    from cfseg.evaluation.workers import Lost
+
+    def some_lost(function, tasks, jobs):
+        for index, task in enumerate(tasks):
+            yield index, Lost(-9) if index == 1 else function(task)
+
+    monkeypatch.setattr(flare, "results", some_lost)
+    summary = evaluate(*folders, jobs=2)
+    assert (summary.cases[1].state, summary.cases[1].code) == ("failed", "E_KILLED")
+    assert "killed by signal 9" in summary.cases[1].message
+    assert summary.means["Liver_DSC"] == round(2 / 3, 4)
+    assert summary.exit_code == 3
+
+
+def test_tables_in_the_shape_of_the_paper(folders):
+    summary = evaluate(*folders)
+    out = folders[2]
+    text = (out / "tables.md").read_text()
+    assert "| Target | DSC (%) | NSD (%) |" in text
+    assert "| Liver | 75.00 ± 50.00 | 75.00 ± 50.00 |" in text
+    assert "| Average of organs |" in text
+    assert "| < 10 mm | 4 | 3 | 75.0 |" in text
+    assert "| 10-20 mm | 0 | 0 | - | - |" in text
+    # Of four lesions of 0.27 ml (8.02 mm) three are found: d has no prediction.
+    assert "False positives per scan: 0.00 ± 0.00" in text
+    assert "missing" in text
+    rows = {r["target"]: r for r in csv.DictReader((out / "tables.csv").read_text().splitlines())}
+    assert list(rows) == [*(label.name for label in LABELS), "organs"]
+    assert float(rows["liver"]["dsc_mean"]) == 0.75
+    assert float(rows["liver"]["volume_error_percent_mean"]) == -25
+    assert rows["liver"]["hd95_mm_n"] == "3"
+    assert rows["spleen"]["hd95_mm_mean"] == ""
+    record = json.loads((out / "scores.json").read_text())
+    assert record["estimates"]["tumor"]["dsc"]["n"] == 4
+    assert record["detection"]["sizes"][-1] | {"interval": 0} == {
+        "size": "all", "lesions": 4, "found": 3, "interval": 0,
+    }  # fmt: skip
+    lesions = list(csv.DictReader((out / "lesions.csv").read_text().splitlines()))
+    assert [row["found"] for row in lesions] == ["1", "1", "1", "0"]
+    assert summary.cases[0].lesions.lesions[0].volume_ml == pytest.approx(0.27)

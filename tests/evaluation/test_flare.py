@@ -4,12 +4,23 @@ import math
 
 import numpy as np
 import pytest
-from slow_scores import SPACING_MM, TOLERANCES_MM, degraded, random_labels, slow_case
+from slow_scores import (
+    SPACING_MM,
+    TOLERANCES_MM,
+    degraded,
+    random_labels,
+    slow_case,
+    slow_corrected,
+    slow_lesions,
+    slow_means,
+    slow_surface_dice,
+)
 
 from cfseg.errors import UsageError
 from cfseg.evaluation.flare import CaseScores, score_case, summarize
 from cfseg.evaluation.scores import rounded
 from cfseg.labels import LABELS
+from cfseg.phantoms.phantom import PhantomSpec, generate
 
 UNIT = (1.0, 1.0, 1.0)
 SHAPE = (12, 12, 10)
@@ -111,6 +122,12 @@ def test_tolerance_of_each_label_counts_as_within():
         assert score_case(pred, ref, (1.001, 1.0, 1.0)).nsd[label] < 1
 
 
+def test_values_that_are_no_labels_are_background():
+    strange = np.where(REF[LIVER] == 0, np.uint8(20), REF[LIVER])
+    case = score_case(strange, REF[LIVER], UNIT)
+    assert set(case.dsc.values()) == set(case.nsd.values()) == {1.0}
+
+
 def test_spacing_of_the_slices_counts():
     pred = block(LEFT_ADRENAL, (4, 8), (4, 8), (3, 7))
     assert score_case(pred, REF[LEFT_ADRENAL], (1, 1, 2)).nsd[LEFT_ADRENAL] == 1
@@ -133,6 +150,116 @@ def test_random_cases_equal_the_slow_implementation(seed):
     for label, expected in slow_case(pred, ref).items():
         found = case.dsc[label], case.nsd[label]
         assert found == pytest.approx(expected, abs=1e-9, nan_ok=True), label
+
+
+@pytest.fixture(scope="module")
+def phantoms():
+    """Phantoms with tumors, coarsely, and what a bad model could have made of them."""
+    rng, pairs = np.random.default_rng(5), []
+    for index in range(2):
+        ids = generate(77, index, PhantomSpec(tumor=True)).label_map.ids.T[::6, ::6, ::6]
+        pairs.append((degraded(rng, ids), ids))
+    return pairs
+
+
+def test_phantoms_equal_the_slow_implementation_down_to_the_means(phantoms):
+    ours, slow = [], []
+    for pred, ref in phantoms:
+        ours.append(score_case(pred, ref, SPACING_MM))
+        slow.append(slow_case(pred, ref))
+        for label, expected in slow[-1].items():
+            assert (ours[-1].dsc[label], ours[-1].nsd[label]) == expected, label
+    assert summarize(ours).means == slow_means(slow)
+
+
+def test_phantoms_equal_the_slow_implementation_without_the_quirks(phantoms):
+    for pred, ref in phantoms:
+        case = score_case(pred, ref, SPACING_MM, mode="corrected")
+        for label, expected in slow_corrected(pred, ref).items():
+            dsc, nsd, low_mm, high_mm = expected
+            assert case.dsc[label] == pytest.approx(dsc, abs=5e-5)
+            assert case.nsd[label] == pytest.approx(nsd, abs=5e-5)
+            hd95_mm = case.hd95_mm[label]
+            assert math.isnan(low_mm) == math.isnan(hd95_mm)
+            assert math.isnan(hd95_mm) or low_mm - 1e-9 <= hd95_mm <= high_mm + 1e-9
+        voxel_ml = math.prod(SPACING_MM) / 1000
+        lesions, false_positives = slow_lesions(pred == TUMOR, ref == TUMOR)
+        found = sorted(
+            (round(one.volume_ml / voxel_ml), round(one.covered * one.volume_ml / voxel_ml))
+            for one in case.lesions.lesions
+        )
+        assert (found, case.lesions.false_positives) == (lesions, false_positives)
+        assert case.volume_ml[1] == pytest.approx((pred == 1).sum() * voxel_ml)
+
+
+CORRECTED = {
+    "every labelled slice of a tubular organ counts": (
+        block(0, (0, 12), (0, 12), (5, 6), into=REF[AORTA]), REF[AORTA], AORTA, 2 * 3 / 7,
+    ),
+    "only those": (block(IVC, (4, 8), (4, 8), (0, 10)), REF[IVC], IVC, 1.0),
+    "one slice is enough": (
+        block(ESOPHAGUS, (4, 8), (4, 8), (3, 4)), block(ESOPHAGUS, (4, 8), (4, 8), (3, 4)),
+        ESOPHAGUS, 1.0,
+    ),
+    "nothing on these slices": (
+        block(AORTA, (4, 8), (4, 8), (0, 2)), REF[AORTA], AORTA, 0.0,
+    ),
+    "nothing is rounded": (
+        block(LIVER, (0, 1), (0, 1), (0, 2)), block(LIVER, (0, 1), (0, 1), (0, 1)), LIVER, 2 / 3,
+    ),
+    "both empty": (EMPTY, EMPTY, LIVER, 1.0),
+    "one empty": (REF[LIVER], EMPTY, LIVER, 0.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", CORRECTED)
+def test_corrected_by_hand(rule):
+    pred, ref, label, dsc = CORRECTED[rule]
+    assert score_case(pred, ref, UNIT, mode="corrected").dsc[label] == dsc
+
+
+def test_corrected_looks_at_surfaces_whatever_the_dice_coefficient():
+    voxel, row = block(LIVER, (0, 1), (0, 1), (0, 1)), block(LIVER, (0, 10), (0, 1), (0, 1))
+    expected = slow_surface_dice(voxel == LIVER, row == LIVER, 5)
+    nsd = score_case(voxel, row, SPACING_MM, mode="corrected").nsd[LIVER]
+    assert nsd == pytest.approx(expected, abs=1e-6)
+    assert nsd > 0.5
+    assert score_case(voxel, row, SPACING_MM).nsd[LIVER] == 0
+
+
+def test_corrected_means_are_not_rounded():
+    cases = [CaseScores(c, dict.fromkeys(range(1, 15), s), dict.fromkeys(range(1, 15), s))
+             for c, s in (("a", 1 / 3), ("b", 1 / 7))]  # fmt: skip
+    summary = summarize(cases, mode="corrected")
+    assert summary.means["Organ_DSC"] == pytest.approx(5 / 21, abs=1e-12)
+    assert summary.means["Liver_NSD"] != round(5 / 21, 4)
+
+
+@pytest.mark.parametrize(
+    ("pred", "ref", "ml", "percent"),
+    [
+        (REF[LIVER], REF[LIVER], 0.0, 0.0),
+        (block(LIVER, (4, 8), (4, 8), (2, 3)), REF[LIVER], -0.048, -75.0),
+        (EMPTY, REF[LIVER], -0.064, -100.0),
+        (REF[LIVER], EMPTY, 0.064, math.nan),
+        (EMPTY, EMPTY, 0.0, math.nan),
+    ],
+)
+def test_volume_errors_by_hand(pred, ref, ml, percent):
+    case = score_case(pred, ref, UNIT)
+    assert case.value(LIVER, "volume_error_ml") == pytest.approx(ml)
+    assert case.value(LIVER, "volume_error_percent") == pytest.approx(percent, nan_ok=True)
+
+
+def test_hausdorff_distance_needs_the_label_in_both_maps():
+    assert math.isnan(score_case(REF[LIVER], EMPTY, UNIT).hd95_mm[LIVER])
+    assert math.isnan(score_case(EMPTY, EMPTY, UNIT).hd95_mm[LIVER])
+    moved = block(LIVER, (6, 10), (4, 8), (2, 6))
+    # A block moved by 2 mm along its own axis: a face of 16 of 96 elements is 2 mm away.
+    assert score_case(moved, REF[LIVER], UNIT).hd95_mm[LIVER] == 2
+    # Under a Dice coefficient of 0.2 too, where flare23 gives an NSD of 0.
+    far = block(LIVER, (8, 12), (4, 8), (2, 6))
+    assert score_case(far, REF[LIVER], UNIT).hd95_mm[LIVER] == 4
 
 
 def test_only_chosen_labels_are_judged():
@@ -201,7 +328,7 @@ def test_failed_cases_do_not_count_and_missing_ones_are_zero():
     missing = CaseScores("c", zero, zero, "missing")
     summary = summarize([every(1.0), failed, missing])
     assert summary.means["Liver_DSC"] == 0.5
-    assert summary.counts == {"scored": 1, "missing": 1, "failed": 1}
+    assert summary.counts == {"scored": 1, "missing": 1, "refused": 0, "failed": 1}
     assert summary.exit_code == 3
     assert summarize([every(1.0)]).exit_code == 0
     assert summarize([failed]).exit_code == 4

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.ndimage import distance_transform_edt
 from slow_scores import AREAS_MM2, SPACING_MM, slow_dice, slow_surface_dice
 
-from cfseg.evaluation.metrics import dice, surface_dice
+from cfseg.evaluation.metrics import _distances_mm, dice, surface_dice, surfaces
 from cfseg.evaluation.surfels import surfel_areas
 
 UNIT = (1.0, 1.0, 1.0)
@@ -94,6 +95,36 @@ def test_a_distance_equal_to_the_tolerance_agrees():
     assert surface_dice(*pair, spacing_mm, 3.0) == 1
     assert surface_dice(*pair, spacing_mm, float(np.nextafter(3.0, 0))) == pytest.approx(0.5)
     assert surface_dice(*pair, (float(np.nextafter(1.5, 2)), 1, 1), 3.0) == pytest.approx(0.5)
+
+
+def test_a_slanted_distance_equal_to_the_tolerance_agrees():
+    # Seen from the outer corner of one voxel the nearest of the other is (3, 4, 0) away: 5 mm.
+    pair = mask((0, 0, 1)), mask((3, 4, 1))
+    assert surface_dice(*pair, UNIT, 5.0) == 1
+    assert surface_dice(*pair, UNIT, float(np.nextafter(5.0, 0))) == pytest.approx(1 - 4 / 16)
+
+
+@given(MASKS, MASKS)
+@settings(max_examples=40, deadline=None)
+def test_distances_are_those_of_scipys_transform_to_the_last_bit(here, there):
+    """Three spacings without common measure: only mirrored offsets tie, and those are the same."""
+    found = _distances_mm(here, there, SPACING_MM)
+    if not there.any():
+        assert np.isinf(found).all()
+        return
+    expected = distance_transform_edt(~there, sampling=SPACING_MM)[here]
+    assert found.tolist() == expected.tolist()
+
+
+def test_hausdorff_distance_by_hand():
+    # A rod that is longer by 4 voxels: its end is 4 mm away, more than half of it not at all.
+    ref, longer = np.zeros((30, 3, 3), bool), np.zeros((30, 3, 3), bool)
+    ref[2:10, 1, 1] = longer[2:14, 1, 1] = True
+    found = surfaces(longer, ref, UNIT)
+    assert found.hausdorff_mm(100) == 4
+    assert found.hausdorff_mm(50) == 0
+    assert surfaces(ref, ref, UNIT).hausdorff_mm() == 0
+    assert math.isnan(surfaces(ref, np.zeros_like(ref), UNIT).hausdorff_mm())
 
 
 @given(MASKS, MASKS, st.sampled_from([0.0, 0.7, 1.1, 1.5, 2.3, 4.0]))

@@ -21,7 +21,7 @@ from cfseg.io import read_label_map, read_scan
 from cfseg.labels import NAMES, ORGAN_IDS, TUMOR
 from cfseg.recipes.recipe import Cascade, load, with_overrides
 from cfseg.training.ablation import Ablation, CaseRows, ablate, find_bundle
-from cfseg.training.ablation_files import as_json, csv_text, markdown, write_tables
+from cfseg.training.ablation_files import as_json, cases_csv, page, write_tables
 from cfseg.training.ablation_rows import (
     CFS,
     CSM,
@@ -274,12 +274,12 @@ def test_a_label_that_is_nowhere_is_absent_and_not_perfect(ablation: Ablation) -
 def test_the_tables_fit_a_terminal(ablation: Ablation) -> None:
     from rich.console import Console
 
-    from cfseg.cli.ablate import _parts, _rich
+    from cfseg.cli.judging import parts, rich_table
 
     console = Console(width=80, record=True, file=io.StringIO())
     for table in tables(ablation):
-        for part in _parts(table):
-            console.print(_rich(part))
+        for part in parts(table):
+            console.print(rich_table(part))
     shown = console.export_text()
     assert max(map(len, shown.splitlines())) <= 80
     assert "…" not in shown
@@ -305,8 +305,8 @@ def test_an_organ_that_is_not_defined_is_left_out_of_the_mean() -> None:
 
 def test_files_say_the_same(ablation: Ablation, tmp_path: Path) -> None:
     write_tables(tmp_path, ablation)
-    assert (tmp_path / "ablation.md").read_text() == markdown(ablation)
-    lines = list(csv.DictReader(csv_text(ablation).splitlines()))
+    assert (tmp_path / "ablation.md").read_text() == page(ablation)
+    lines = list(csv.DictReader(cases_csv(ablation).splitlines()))
     # 14 labels in four rows, 13 in the two of the coarse model.
     assert len(lines) == 6 * (4 * 14 + 2 * 13)
     assert lines[0] == {
@@ -318,8 +318,8 @@ def test_files_say_the_same(ablation: Ablation, tmp_path: Path) -> None:
     assert record["rows"][CSM]["tumor"]["dsc"] == {"n": 0, "mean": None, "sd": None}
     tested = {(c["first"], c["second"], c["what"], c["metric"]) for c in record["comparisons"]}
     assert {(WEIGHT_1, CFS, "tumor", "dsc"), (TWO_STAGE, CFS, "organs", "nsd")} <= tested
-    assert "| CSM + TSM (two-stage) | 72.50 ± 1.87 |" in markdown(ablation)
-    assert "- a note" in markdown(ablation)
+    assert "| CSM + TSM (two-stage) | 72.50 ± 1.87 |" in page(ablation)
+    assert "- a note" in page(ablation)
 
 
 def test_the_bundle_of_a_workspace_is_found(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -9,10 +9,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cfseg.training.ablation import Ablation, CaseRows
-    from cfseg.training.ablation_tables import Table
-
-
-_MOST_COLUMNS = 6
 
 
 def ablate(
@@ -99,45 +95,17 @@ def _ablate(
 
 
 def _show(console: "Console", ablation: "Ablation") -> None:
+    from cfseg.cli.judging import parts, rich_table
     from cfseg.training.ablation_tables import head, tables
 
     console.print(head(ablation), highlight=False, markup=False, soft_wrap=True)
     for table in tables(ablation) if ablation.judged else ():
         console.print()
-        for part in _parts(table):
-            console.print(_rich(part))
+        for part in parts(table):
+            console.print(rich_table(part))
         console.print(table.note, highlight=False, markup=False)
     for note in ablation.notes:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _parts(table: "Table") -> "list[Table]":
-    """Cut a table that is too wide for a terminal of 80 columns: the tests go below the means."""
-    from dataclasses import replace
-
-    if len(table.header) <= _MOST_COLUMNS:
-        return [table]
-    cut = _MOST_COLUMNS - 1
-    tested = tuple((row[0], *row[cut:]) for row in table.rows if any(row[cut:]))
-    means = replace(table, header=table.header[:cut], rows=tuple(r[:cut] for r in table.rows))
-    return [means, replace(table, title="", header=("", *table.header[cut:]), rows=tested)]
-
-
-def _rich(table: "Table") -> object:
-    from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
-    from rich.table import Table as RichTable
-
-    shown = RichTable(
-        title=table.title or None, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
-    shown.add_column(table.header[0])
-    for name in table.header[1:]:
-        wraps = "[" in name  # a difference and its interval go on two lines
-        shown.add_column(escape(name), justify="right", no_wrap=not wraps and len(name) < 12)
-    for row in table.rows:
-        shown.add_row(*(escape(cell.replace(" [", "\n[")) for cell in row))
-    return shown
 
 
 def _use_threads(threads: int | None) -> None:

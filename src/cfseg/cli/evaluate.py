@@ -5,82 +5,55 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cfseg.cli.judging import (
+    JobsOption,
+    LabelsOption,
+    ModeOption,
+    QuietOption,
+    RefArgument,
+    close,
+    judged,
+)
+
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
-    from cfseg.evaluation.flare import CaseScores, Summary
+    from cfseg.evaluation.scores import Summary
 
 _METRICS = ("DSC", "NSD")
 
 
 def evaluate(
     pred: Annotated[Path, typer.Argument(help="Folder of predicted label maps, or one file.")],
-    ref: Annotated[Path, typer.Argument(help="Folder of reference label maps, or one file.")],
+    ref: RefArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the scores.")],
-    mode: Annotated[str, typer.Option(help="Rules: flare23, the official ones.")] = "flare23",
-    labels: Annotated[
-        str | None,
-        typer.Option(metavar="IDS", help="Judge only these, as in 1,2,3 [default: all 14]."),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
+    mode: ModeOption = "flare23",
+    labels: LabelsOption = None,
+    jobs: JobsOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Score label maps against references: DSC and NSD as the official FLARE 2023 evaluation.
 
-    CASE.nii.gz or CASE_0000.nii.gz is judged against CASE.nii.gz. A missing prediction counts as
-    0; a case that cannot be read, or lies on another grid, is listed and does not count. Writes
-    scores.csv, scores.json and scores.txt.
+    Also HD95, volume errors, and tumors found by size. CASE.nii.gz or CASE_0000.nii.gz is judged
+    against CASE.nii.gz. A prediction that is missing, cannot be read or does not fit its reference
+    is listed and counts as 0. Writes scores.txt (the official format), scores.csv, scores.json,
+    lesions.csv, and tables.md and tables.csv in the shape of the paper's Tables 3 and 4.
 
-    Exit codes: 0 all cases scored, 2 wrong call, 3 some missing or not judged, 4 none scored,
-    6 the disk cannot be written.
+    Exit codes: 0 all cases scored, 2 wrong call, 3 some not scored, 4 none scored, 6 the disk
+    cannot be written.
 
     Example: cfseg evaluate masks/ labelsTs/ -o scores/
     """
-    summary = _evaluate(pred, ref, out, mode, _ids(labels), quiet=quiet)
-    raise typer.Exit(summary.exit_code)
-
-
-def _ids(labels: str | None) -> list[int] | None:
-    if labels is None:
-        return None
-    try:
-        return [int(part) for part in labels.split(",")]
-    except ValueError:
-        raise typer.BadParameter(
-            f"{labels!r} is not a list of label ids such as 1,2,3", param_hint="--labels"
-        ) from None
-
-
-def _evaluate(
-    pred: Path, ref: Path, out: Path, mode: str, labels: list[int] | None, *, quiet: bool
-) -> "Summary":
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from cfseg.errors import UsageError
-    from cfseg.evaluation.flare import evaluate as evaluate_files
-    from cfseg.evaluation.scores import MODES
+    from cfseg.evaluation.tables import write_scores
 
-    chosen = next((known for known in MODES if known == mode), None)
-    if chosen is None:
-        raise UsageError(f"there is no mode {mode!r}; the modes are {', '.join(MODES)}")
-    console = Console(stderr=True, quiet=quiet)
-    errors = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet) as bar:
-        task = bar.add_task("cases", total=None)
-
-        def on_case(case: "CaseScores", done: int, of: int) -> None:
-            bar.update(task, completed=done, total=of)
-            if case.state != "scored":
-                line = f"{case.case}: {case.state}: {case.code}: {case.message}"
-                errors.print(line, highlight=False, markup=False, soft_wrap=True)
-
-        summary = evaluate_files(pred, ref, out, chosen, labels, on_case)
+    summary = judged(pred, ref, mode, labels, jobs, quiet=quiet)
+    write_scores(out, summary)
     if not quiet:
         Console().print(score_table(summary))
-        _close(console, summary)
-    return summary
+        close(Console(stderr=True), summary)
+    raise typer.Exit(summary.exit_code)
 
 
 def score_table(summary: "Summary") -> "Table":
@@ -89,8 +62,7 @@ def score_table(summary: "Summary") -> "Table":
 
     from cfseg.labels import LABELS
 
-    counts = summary.counts
-    judged = counts["scored"] + counts["missing"]
+    judged = len(summary.judged)
     table = Table("label", title=f"{judged} case{'' if judged == 1 else 's'}, {summary.mode}")
     table.add_column("DSC", justify="right")
     table.add_column("NSD", justify="right")
@@ -107,11 +79,3 @@ def score_table(summary: "Summary") -> "Table":
 def _cell(summary: "Summary", key: str) -> str:
     mean, sd = summary.means[key], summary.sds[key]
     return f"{mean:.4f}" if sd != sd else f"{mean:.4f} ± {sd:.4f}"
-
-
-def _close(console: "Console", summary: "Summary") -> None:
-    counts = summary.counts
-    parts = [f"{number} {state}" for state, number in counts.items() if number]
-    if summary.unpaired:
-        parts.append(f"{len(summary.unpaired)} predictions without a reference")
-    console.print(", ".join(parts), highlight=False, markup=False, soft_wrap=True)

@@ -6,7 +6,9 @@ import typer
 
 from cfseg import __version__
 from cfseg.cli.ablate import ablate
+from cfseg.cli.benchmark import benchmark
 from cfseg.cli.bundle import bundle_app
+from cfseg.cli.compare import compare
 from cfseg.cli.dataset import dataset_app
 from cfseg.cli.demo import demo
 from cfseg.cli.evaluate import evaluate
@@ -46,6 +48,8 @@ def _root(
 
 app.command()(predict)
 app.command()(evaluate)
+app.command()(compare)
+app.command()(benchmark)
 app.command()(findings)
 app.command()(report)
 app.command()(figure)

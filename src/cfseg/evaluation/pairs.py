@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cfseg.errors import InputError, UsageError
-from cfseg.geometry import TripleMm
+from cfseg.evaluation.rules import RULES, Mode
+from cfseg.geometry import Geometry, TripleMm
 from cfseg.io import SourceGrid, is_scan_name, read_label_map
 from cfseg.volume import LabelMap
 
@@ -66,29 +67,94 @@ def case_stem(path: Path) -> str:
     return _SUFFIX.sub("", path.name)
 
 
-def read_pair(pred: Path, ref: Path) -> tuple[_Ids, _Ids, TripleMm]:
-    """Read both label maps onto the axes that the reference is stored with.
+@dataclass(frozen=True)
+class Read:
+    """A reference and its prediction on the same axes.
 
-    The official evaluation cuts slices along the third stored axis of the reference and takes the
-    spacing from its header, so those are kept; the prediction is turned to them.
+    Attributes:
+        pred: (I, J, K) uint8, slices along K.
+        ref: (I, J, K) uint8.
+        spacing_mm: along (I, J, K).
+        note: what to know, else empty.
+    """
 
-    Returns:
-        Prediction and reference, (I, J, K) uint8, and the header's spacing along these axes.
+    pred: _Ids
+    ref: _Ids
+    spacing_mm: TripleMm
+    note: str = ""
+
+
+class UnreadableError(InputError):
+    """The prediction is refused, whatever the reference; it counts as empty."""
+
+
+def read_pair(pred: Path | None, ref: Path, mode: Mode) -> Read:
+    """Read both label maps onto the same axes.
+
+    In ``flare23`` they are those that the files are stored with: the official evaluation compares
+    arrays as they lie there, whatever the affines say, cuts slices along the third axis and takes
+    the spacing from the reference's header. In ``corrected`` they are axial.
+
+    Args:
+        pred: the prediction; None for one that is empty.
+        ref: the reference.
+        mode: the rules.
 
     Raises:
-        InputError: a file is refused, or (``E_GRID``) they do not lie on the same grid.
+        UnreadableError: the prediction is refused, or (``E_GRID``) does not fit the reference.
+        InputError: the reference is refused.
     """
+    as_stored = RULES[mode].as_stored
     reference, source = read_label_map(ref)
-    prediction, _ = read_label_map(pred)
-    if not prediction.geometry.matches(reference.geometry):
-        raise InputError(
-            f"the grids differ: prediction {pred.name} has {_grid(prediction)}, reference "
-            f"{ref.name} has {_grid(reference)}; resample the prediction to the reference's grid",
+    if pred is None:
+        prediction, note = LabelMap.empty(reference.geometry), ""
+        other = source
+    else:
+        try:
+            prediction, other = read_label_map(pred)
+        except InputError as error:
+            raise UnreadableError(error.message, code=error.code) from error
+        note = _check_grids(prediction, reference, (other, source), (pred, ref), mode)
+    if not as_stored:
+        z, y, x = reference.geometry.spacing_mm
+        return Read(prediction.ids.T, reference.ids.T, (x, y, z))
+    # One memory order for both: mixing them makes every comparison slow.
+    stored = (other.to_stored(prediction.ids), source.to_stored(reference.ids))
+    one, two = (np.asfortranarray(ids) for ids in stored)
+    return Read(one, two, _zooms_mm(source), note)
+
+
+def _check_grids(
+    prediction: LabelMap,
+    reference: LabelMap,
+    sources: tuple[SourceGrid, SourceGrid],
+    paths: tuple[Path, Path],
+    mode: Mode,
+) -> str:
+    """Return a note where the grids differ in a way that the mode does not look at."""
+    if prediction.geometry.matches(reference.geometry) and not RULES[mode].as_stored:
+        return ""
+    one, other = sources
+    names = (
+        f"prediction {paths[0].name} has {_grid(prediction)}, reference {paths[1].name} has "
+        f"{_grid(reference)}"
+    )
+    if not RULES[mode].as_stored or one.shape != other.shape:
+        raise UnreadableError(
+            f"the grids differ: {names}; resample the prediction to the reference's grid",
             code="E_GRID",
         )
-    # One memory order for both, the reference's: mixing them makes every comparison slow.
-    stored = [np.asfortranarray(source.to_stored(m.ids)) for m in (prediction, reference)]
-    return stored[0], stored[1], _zooms_mm(source)
+    if _same_place(one, other):
+        return ""
+    return (
+        f"{names}, on stored axes that differ; the arrays are compared as stored, as the official "
+        "evaluation does (--mode corrected compares by place)"
+    )
+
+
+def _same_place(one: SourceGrid, other: SourceGrid) -> bool:
+    stored = [Geometry(grid.shape, grid.affine) for grid in (one, other)]
+    return stored[0].matches(stored[1])
 
 
 def _zooms_mm(source: SourceGrid) -> TripleMm:

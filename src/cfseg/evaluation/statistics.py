@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import wilcoxon
 
 _Scores = npt.NDArray[np.float64]
 
@@ -105,6 +104,36 @@ def bootstrap_interval(
     return Interval(float(low), float(high))
 
 
+def ratio_interval(
+    parts: Sequence[float],
+    wholes: Sequence[float],
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Return the percentile interval of ``sum(parts) / sum(wholes)`` over cases drawn anew.
+
+    Cases are drawn, not what they consist of: lesions of one scan are not independent.
+
+    Args:
+        parts: one per case, for example its found lesions.
+        wholes: one per case, for example its lesions.
+        level: see :func:`bootstrap_interval`.
+        resamples: see there; cases without a whole are never drawn.
+        seed: see there.
+
+    Returns:
+        NaN for fewer than two cases that have a whole.
+    """
+    found = np.array([[p, w] for p, w in zip(parts, wholes, strict=True) if w], np.float64)
+    if len(found) < 2:
+        return Interval(math.nan, math.nan)
+    means = _means_of_draws(found, resamples, np.random.default_rng(seed))
+    low, high = np.quantile(means[:, 0] / means[:, 1], [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
 def compare(
     first: Sequence[float],
     second: Sequence[float],
@@ -161,6 +190,9 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 def _p(differences: _Scores) -> float:
     if not differences.any():
         return 1.0
+    # Slow to import, and the processes that judge cases have no use for it.
+    from scipy.stats import wilcoxon
+
     return float(wilcoxon(differences).pvalue)
 
 
@@ -171,7 +203,7 @@ def _defined(scores: Sequence[float] | _Scores) -> _Scores:
 
 def _means_of_draws(scores: _Scores, resamples: int, random: np.random.Generator) -> _Scores:
     """Draw in chunks: all draws at once would take 8 bytes x resamples x cases."""
-    means = np.empty(resamples)
+    means = np.empty((resamples, *scores.shape[1:]))
     for start in range(0, resamples, _CHUNK):
         stop = min(start + _CHUNK, resamples)
         drawn = random.integers(len(scores), size=(stop - start, len(scores)))

@@ -1,10 +1,9 @@
-"""The score files: ``scores.csv``, ``scores.json`` and the official ``scores.txt``."""
+"""The score files: scores of cases, the official ``scores.txt``, tables."""
 
-import csv
-import io
 import json
-import math
 import platform
+from collections.abc import Iterator
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,26 +13,43 @@ import numpy as np
 import scipy
 
 from cfseg.errors import ResourceError
-from cfseg.evaluation.scores import CaseScores, Summary
+from cfseg.evaluation.cells import csv_text, markdown, plain
+from cfseg.evaluation.lesions import CaseLesions
+from cfseg.evaluation.overview import Estimates, detection, estimates, head, tables
+from cfseg.evaluation.scores import METRICS, CaseScores, Metric, Summary
 from cfseg.io import write_text
 from cfseg.labels import NAMES
 
+_COLUMNS = ("dsc", "nsd", "hd95_mm", "volume_ml", "reference_ml")
+
 
 def write_scores(folder: Path, summary: Summary) -> None:
-    """Write the three files; each appears whole or not at all.
+    """Write all score files; each appears whole or not at all.
 
     Raises:
         ResourceError: the folder cannot be written.
     """
+    make_folder(folder)
+    found = estimates(summary)
+    write_text(folder / "scores.csv", cases_csv(summary))
+    write_text(folder / "scores.json", json_text(summary, found))
+    write_text(folder / "scores.txt", official_text(summary))
+    write_text(folder / "lesions.csv", lesions_csv(summary))
+    write_text(folder / "tables.csv", tables_csv(found))
+    write_text(folder / "tables.md", markdown("Scores", head(summary), tables(summary, found)))
+
+
+def make_folder(folder: Path) -> None:
+    """Make an output folder.
+
+    Raises:
+        ResourceError: it cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "scores.csv", csv_text(summary))
-        write_text(folder / "scores.json", json_text(summary))
-        write_text(folder / "scores.txt", official_text(summary))
     except OSError as error:
-        raise ResourceError(
-            f"the scores cannot be written to {folder}: {error.strerror or error}", code="E_DISK"
-        ) from error
+        reason = error.strerror or error
+        raise ResourceError(f"{folder} cannot be written: {reason}", code="E_DISK") from error
 
 
 def official_text(summary: Summary) -> str:
@@ -41,36 +57,75 @@ def official_text(summary: Summary) -> str:
     return "".join(f"{key}: {mean:.4f}\n" for key, mean in summary.means.items())
 
 
-def csv_text(summary: Summary) -> str:
+def cases_csv(summary: Summary) -> str:
     """Return one row per case and label; cases that could not be judged have none."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("case", "label", "dsc", "nsd"))
-    for case in summary.cases:
-        for label, dsc in case.dsc.items():
-            writer.writerow((case.case, NAMES[label], dsc, case.nsd[label]))
-    return stream.getvalue()
+    rows = (
+        (
+            case.case,
+            case.state,
+            NAMES[label],
+            *(case.value(label, metric) for metric in METRICS[:3]),
+            case.volume_ml.get(label, float("nan")),
+            case.reference_ml.get(label, float("nan")),
+        )
+        for case in summary.cases
+        for label in case.dsc
+    )
+    return csv_text(("case", "state", "label", *_COLUMNS), rows)
 
 
-def json_text(summary: Summary) -> str:
+def lesions_csv(summary: Summary) -> str:
+    """Return one row per lesion of the references."""
+    rows = (
+        (case.case, number, lesion.volume_ml, lesion.diameter_mm, lesion.covered, int(lesion.found))
+        for case, lesions in _with_lesions(summary)
+        for number, lesion in enumerate(lesions.lesions, start=1)
+    )
+    header = ("case", "lesion", "volume_ml", "diameter_mm", "covered", "found")
+    return csv_text(header, rows)
+
+
+def tables_csv(found: Estimates) -> str:
+    """Return one row per label with the estimates of each metric, in the metric's own unit."""
+    parts = ("mean", "sd", "low", "high")
+    header = ["target", *(f"{m}_{part}" for m in METRICS for part in ("n", *parts))]
+    rows = []
+    for name, of_name in found.items():
+        values = [asdict(of_name[metric]) for metric in METRICS]
+        rows.append((name, *(one[part] for one in values for part in ("n", *parts))))
+    return csv_text(header, rows)
+
+
+def json_text(summary: Summary, found: Estimates) -> str:
     """Return everything, with null where a score is not defined."""
+    lesions = detection(summary)
     record = {
         "mode": summary.mode,
         "labels": [NAMES[label] for label in summary.labels],
         "counts": summary.counts,
-        "means": _by_key(summary.means),
-        "sds": _by_key(summary.sds),
+        "means": summary.means,
+        "sds": summary.sds,
+        "estimates": {
+            name: {metric: asdict(one) for metric, one in of_name.items()}
+            for name, of_name in found.items()
+        },
+        "detection": None if lesions is None else asdict(lesions),
         "cases": [_case(case) for case in summary.cases],
         "unpaired_predictions": list(summary.unpaired),
-        "versions": {
-            "cfseg": _own_version(),
-            "python": platform.python_version(),
-            "nibabel": nib.__version__,
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-        },
+        "versions": versions(),
     }
-    return json.dumps(record, indent=2, allow_nan=False) + "\n"
+    return json.dumps(plain(record), indent=2, allow_nan=False) + "\n"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what the figures depend on."""
+    return {
+        "cfseg": _own_version(),
+        "python": platform.python_version(),
+        "nibabel": nib.__version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+    }
 
 
 def _own_version() -> str:
@@ -84,10 +139,16 @@ def _case(case: CaseScores) -> dict[str, Any]:
     record: dict[str, Any] = {"case": case.case, "state": case.state}
     if case.message:
         record |= {"code": case.code, "message": case.message}
-    for metric, scores in (("dsc", case.dsc), ("nsd", case.nsd)):
-        record[metric] = _by_key({NAMES[label]: score for label, score in scores.items()})
+    metric: Metric
+    for metric in METRICS:
+        record[metric] = {NAMES[label]: case.value(label, metric) for label in case.dsc}
+    if case.lesions is not None:
+        record["lesions"] = [asdict(lesion) for lesion in case.lesions.lesions]
+        record["false_positives"] = case.lesions.false_positives
     return record
 
 
-def _by_key(scores: dict[str, float]) -> dict[str, float | None]:
-    return {key: score if math.isfinite(score) else None for key, score in scores.items()}
+def _with_lesions(summary: Summary) -> Iterator[tuple[CaseScores, CaseLesions]]:
+    for case in summary.judged:
+        if case.lesions is not None:
+            yield case, case.lesions

@@ -4,22 +4,24 @@ Scores are in percent, mean ± SD over cases. A case's organ score is the mean o
 the tumor is apart, as in the paper.
 """
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
-import numpy as np
-
-from cfseg.evaluation.scores import CaseScores
-from cfseg.evaluation.statistics import Paired, compare, holm, spread
-from cfseg.labels import LABELS, NAMES, ORGAN_IDS, TUMOR
+from cfseg.evaluation.cells import (
+    DIFFERENCE,
+    LEAST_CASES,
+    Table,
+    difference_cell,
+    p_cell,
+    spread_cell,
+)
+from cfseg.evaluation.comparison import compare_labels, comparison_table
+from cfseg.evaluation.scores import ORGANS, SHARES, Metric, score_of
+from cfseg.evaluation.statistics import Paired, compare
+from cfseg.labels import LABELS, NAMES, TUMOR
 from cfseg.training.ablation import Ablation
 from cfseg.training.ablation_rows import CFS, CSM, CSM_CUT, TWO_STAGE, WEIGHT_1, WEIGHT_2
 
-Metric = Literal["dsc", "nsd"]
-METRICS: tuple[Metric, ...] = ("dsc", "nsd")
-ORGANS = "organs"
+LABELS_AND_ORGANS = (*(label.name for label in LABELS), ORGANS)
 TITLES = {
     CSM_CUT: "CSM, cut down",
     CSM: "CSM",
@@ -28,9 +30,6 @@ TITLES = {
     WEIGHT_1: "weight 1",
     WEIGHT_2: "weight 2",
 }
-_DIFFERENCE = "difference [95 % CI]"
-LEAST_CASES = 6
-"""With fewer pairs the signed-rank test cannot fall below p = 0.05, and an interval says little."""
 
 
 @dataclass(frozen=True)
@@ -50,38 +49,6 @@ class Comparison:
     what: str
     metric: Metric
     found: Paired
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table ready to be shown.
-
-    Attributes:
-        title: above it.
-        header: of the columns; the first holds names, the others numbers.
-        rows: as many cells as the header.
-        note: below it.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-
-
-def score_of(scores: CaseScores, what: str, metric: Metric) -> float:
-    """Return a case's score, 0..1; NaN where it is not defined or not judged.
-
-    Args:
-        scores: of the case.
-        what: ``organs`` (the mean over the 13, without those that are not defined) or a label.
-        metric: ``dsc`` or ``nsd``.
-    """
-    found: dict[int, float] = getattr(scores, metric)
-    if what == ORGANS:
-        organs = [found[organ] for organ in ORGAN_IDS if not math.isnan(found[organ])]
-        return float(np.mean(organs)) if organs else math.nan
-    return next((found[i] for i, name in NAMES.items() if name == what and i in found), math.nan)
 
 
 def scores_of(ablation: Ablation, row: str, what: str, metric: Metric) -> list[float]:
@@ -125,7 +92,7 @@ def models_table(ablation: Ablation) -> Table:
     ]
     return Table(
         "Table 5: the three models",
-        (*_MEANS_HEADER, f"organ DSC: {_DIFFERENCE} from the row above", "p"),
+        (*_MEANS_HEADER, f"organ DSC: {DIFFERENCE} from the row above", "p"),
         tuple(rows),
         "The first row is the coarse mask as the authors' code cuts it down before it takes the "
         "region from it (coarser output, no adrenals, no duodenum); the paper's CSM row is this "
@@ -141,7 +108,7 @@ def weights_table(ablation: Ablation) -> Table:
         rows.append(("both weights", *_means(ablation, CFS)[1:], "", ""))
     return Table(
         "Table 6: the two tumor weights",
-        (*_MEANS_HEADER, f"tumor DSC: {_DIFFERENCE} of both from this one", "p"),
+        (*_MEANS_HEADER, f"tumor DSC: {DIFFERENCE} of both from this one", "p"),
         tuple(rows),
         "p: Wilcoxon signed-rank test.",
     )
@@ -151,51 +118,48 @@ def labels_tables(ablation: Ablation) -> tuple[Table, ...]:
     """Return the paper's Tables 3 and 4 side by side, one for each metric."""
     if not {TWO_STAGE, CFS} <= set(ablation.rows):
         return ()
-    return tuple(_labels_table(ablation, metric) for metric in METRICS)
+    return tuple(_labels_table(ablation, metric) for metric in SHARES)
 
 
 def _labels_table(ablation: Ablation, metric: Metric) -> Table:
-    found = label_comparisons(ablation, metric)
-    adjusted = holm([c.found.p for c in found if c.what != ORGANS])
-    rows = [
-        (
-            _called(ablation, c.what),
-            _of_label(ablation, TWO_STAGE, c.what, metric),
-            _of_label(ablation, CFS, c.what, metric),
-            _difference(c.found),
-            _p(c.found),
-            "" if c.what == ORGANS else _p(c.found, p),
-        )
-        for c, p in zip(found, (*adjusted, math.nan), strict=True)
-    ]
-    return Table(
+    one, two = ([case.rows[row] for case in ablation.judged] for row in (TWO_STAGE, CFS))
+    table = comparison_table(
         f"Tables 3 and 4: {metric.upper()} of each label",
-        ("label", "two-stage", "CFS", _DIFFERENCE, "p", "p (Holm)"),
-        tuple(rows),
-        "p: Wilcoxon signed-rank test; p (Holm): adjusted for the 14 labels. Absent: in no "
-        "reference and found in no case; such a case counts as 100 where some have it.",
+        ("two-stage", "CFS"),
+        compare_labels(one, two, LABELS_AND_ORGANS, metric),
+    )
+    marked = zip(LABELS_AND_ORGANS, table.rows, strict=True)
+    return replace(
+        table,
+        rows=tuple(_marked(ablation, what, metric, row) for what, row in marked),
+        note=f"{table.note} Absent: in no reference and found in no case; such a case counts as "
+        "100 where some have it.",
     )
 
 
-def _called(ablation: Ablation, what: str) -> str:
-    """Return what a label is called in a table, and in how many cases it is absent."""
+def _marked(
+    ablation: Ablation, what: str, metric: Metric, cells: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Say in the row of a label in how many cases it is absent, and where it is absent in all."""
     if what == ORGANS:
-        return "all organs"
+        return cells
     count = sum(what in map(NAMES.__getitem__, case.absent) for case in ablation.judged)
-    return what.replace("_", " ") + (f" ({count} absent)" if count else "")
-
-
-def _of_label(ablation: Ablation, row: str, what: str, metric: Metric) -> str:
-    """Return mean and SD, or that the label is absent everywhere and was found nowhere."""
-    scores = scores_of(ablation, row, what, metric)
-    everywhere = all(what in map(NAMES.__getitem__, case.absent) for case in ablation.judged)
-    return "absent" if scores and everywhere and min(scores) == 1 else _spread(scores)
+    if not count:
+        return cells
+    means = (
+        "absent" if count == len(ablation.judged) and min(scores) == 1 else cell
+        for cell, scores in zip(
+            cells[1:3],
+            (scores_of(ablation, row, what, metric) for row in (TWO_STAGE, CFS)),
+            strict=True,
+        )
+    )
+    return (f"{cells[0]} ({count} absent)", *means, *cells[3:])
 
 
 def label_comparisons(ablation: Ablation, metric: Metric) -> list[Comparison]:
     """Set CFS against the two-stage method: each label, then the mean of the organs."""
-    names = [*(label.name for label in LABELS), ORGANS]
-    found = (compared(ablation, TWO_STAGE, CFS, name, metric) for name in names)
+    found = (compared(ablation, TWO_STAGE, CFS, name, metric) for name in LABELS_AND_ORGANS)
     return [comparison for comparison in found if comparison is not None]
 
 
@@ -207,8 +171,8 @@ def comparisons(ablation: Ablation) -> list[Comparison]:
         (WEIGHT_1, CFS, TUMOR.name),
         (WEIGHT_2, CFS, TUMOR.name),
     ]
-    found = [compared(ablation, *pair, metric) for pair in pairs for metric in METRICS]
-    labels = [c for metric in METRICS for c in label_comparisons(ablation, metric)]
+    found = [compared(ablation, *pair, metric) for pair in pairs for metric in SHARES]
+    labels = [c for metric in SHARES for c in label_comparisons(ablation, metric)]
     return [*(c for c in found if c is not None), *labels]
 
 
@@ -217,9 +181,9 @@ _MEANS_HEADER = ("", "organ DSC", "organ NSD", "tumor DSC", "tumor NSD")
 
 def _means(ablation: Ablation, row: str) -> tuple[str, ...]:
     cells = [
-        _spread(scores_of(ablation, row, what, metric))
+        spread_cell(scores_of(ablation, row, what, metric))
         for what in (ORGANS, TUMOR.name)
-        for metric in METRICS
+        for metric in SHARES
     ]
     return (TITLES[row], *cells)
 
@@ -228,28 +192,4 @@ def _tested(ablation: Ablation, first: str | None, second: str, what: str) -> tu
     comparison = compared(ablation, first, second, what, "dsc") if first is not None else None
     if comparison is None:
         return "", ""
-    return _difference(comparison.found), _p(comparison.found)
-
-
-def _spread(scores: Sequence[float]) -> str:
-    found = spread(scores)
-    if found.n == 0:
-        return "-"
-    mean = f"{100 * found.mean:.2f}"
-    return mean if math.isnan(found.sd) else f"{mean} ± {100 * found.sd:.2f}"
-
-
-def _difference(found: Paired) -> str:
-    if found.n == 0:
-        return "-"
-    mean = f"{100 * found.difference:+.2f}"
-    if math.isnan(found.interval.low) or found.n < LEAST_CASES:
-        return mean
-    return f"{mean} [{100 * found.interval.low:+.2f}, {100 * found.interval.high:+.2f}]"
-
-
-def _p(found: Paired, adjusted: float | None = None) -> str:
-    p = found.p if adjusted is None else adjusted
-    if math.isnan(p) or found.n < LEAST_CASES:
-        return "-"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return difference_cell(comparison.found), p_cell(comparison.found.p, comparison.found.n)

@@ -1,0 +1,118 @@
+"""What the verbs that judge share: their options and a progress bar over cases."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cfseg.evaluation.cells import Table
+    from cfseg.evaluation.scores import CaseScores, Summary
+
+MOST_COLUMNS = 6
+"""Of a table on a terminal."""
+MOST_JOBS = 4
+"""Of the default: each takes the memory of a case."""
+
+RefArgument = Annotated[Path, typer.Argument(help="Folder of reference label maps, or one file.")]
+ModeOption = Annotated[str, typer.Option(help="Rules: flare23, the official ones, or corrected.")]
+LabelsOption = Annotated[
+    str | None,
+    typer.Option(metavar="IDS", help="Judge only these, as in 1,2,3 [default: all 14]."),
+]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help=f"Cases at a time [default: one per core, {MOST_JOBS} at most]."),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]
+
+
+def judged(
+    pred: Path,
+    ref: Path,
+    mode: str,
+    labels: str | None,
+    jobs: int | None,
+    *,
+    quiet: bool,
+    name: str = "cases",
+) -> "Summary":
+    """Score predictions behind a progress bar; cases that are not scored are printed."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from cfseg.evaluation.flare import judge
+    from cfseg.evaluation.rules import mode_called
+
+    console = Console(stderr=True, quiet=quiet)
+    errors = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet) as bar:
+        task = bar.add_task(name, total=None)
+
+        def on_case(case: "CaseScores", done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of)
+            if case.message:
+                what = f"{case.state}: {case.code}" if case.code else "note"
+                line = f"{case.case}: {what}: {case.message}"
+                errors.print(line, highlight=False, markup=False, soft_wrap=True)
+
+        return judge(pred, ref, mode_called(mode), _ids(labels), on_case, jobs or _default_jobs())
+
+
+def parts(table: "Table") -> "list[Table]":
+    """Cut a table that is too wide for a terminal of 80 columns: the tests go below the means."""
+    from dataclasses import replace
+
+    if len(table.header) <= MOST_COLUMNS:
+        return [table]
+    cut = MOST_COLUMNS - 1
+    tested = tuple((row[0], *row[cut:]) for row in table.rows if any(row[cut:]))
+    means = replace(table, header=table.header[:cut], rows=tuple(r[:cut] for r in table.rows))
+    return [means, replace(table, title="", header=("", *table.header[cut:]), rows=tested)]
+
+
+def rich_table(table: "Table") -> object:
+    """Return a table for the terminal."""
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Table as RichTable
+
+    shown = RichTable(
+        title=table.title or None, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    shown.add_column(table.header[0])
+    for name in table.header[1:]:
+        wraps = "[" in name  # a difference and its interval go on two lines
+        shown.add_column(escape(name), justify="right", no_wrap=not wraps and len(name) < 12)
+    for row in table.rows:
+        shown.add_row(*(escape(cell.replace(" [", "\n[")) for cell in row))
+    return shown
+
+
+def close(console: "Console", summary: "Summary", name: str = "") -> None:
+    """Say how many cases ended in which state."""
+    parts = [f"{number} {state}" for state, number in summary.counts.items() if number]
+    if summary.unpaired:
+        parts.append(f"{len(summary.unpaired)} predictions without a reference")
+    console.print(name + ", ".join(parts), highlight=False, markup=False, soft_wrap=True)
+
+
+def _default_jobs() -> int:
+    import os
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, MOST_JOBS)
+
+
+def _ids(labels: str | None) -> list[int] | None:
+    if labels is None:
+        return None
+    try:
+        return [int(part) for part in labels.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"{labels!r} is not a list of label ids such as 1,2,3", param_hint="--labels"
+        ) from None

@@ -1,0 +1,105 @@
+"""Numbers as a reader of a table wants them, and tables as Markdown, CSV and JSON."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cfseg.evaluation.statistics import Interval, Paired, Spread, spread
+
+NOTHING = "-"
+DIFFERENCE = "difference [95 % CI]"
+LEAST_CASES = 6
+"""With fewer pairs the signed-rank test cannot fall below p = 0.05, and an interval says little."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table ready to be shown.
+
+    Attributes:
+        title: above it.
+        header: of the columns; the first holds names, the others numbers.
+        rows: as many cells as the header.
+        note: below it.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def markdown(title: str, head: str, tables: Iterable[Table], notes: Sequence[str] = ()) -> str:
+    """Return a page of tables."""
+    lines = [f"# {title}", "", head, ""]
+    for table in tables:
+        lines += [f"## {table.title}", "", _markdown_row(table.header)]
+        lines.append(_markdown_row(("---", *("---:" for _ in table.header[1:]))))
+        lines += [_markdown_row(row) for row in table.rows]
+        lines += ["", table.note, ""] if table.note else [""]
+    lines += [f"- {note}" for note in notes]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a CSV; an empty cell is not defined."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        writer.writerow(["" if plain(value) is None else value for value in row])
+    return stream.getvalue()
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """Return what JSON can hold: null where a number is not finite, in all that is nested."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def spread_cell(scores: Sequence[float] | Spread, scale: float = 100, digits: int = 2) -> str:
+    """Return mean ± SD, by default of fractions as percent; the mean alone for one case."""
+    found = scores if isinstance(scores, Spread) else spread(scores)
+    if math.isnan(found.mean):
+        return NOTHING
+    mean = f"{scale * found.mean:.{digits}f}"
+    return mean if math.isnan(found.sd) else f"{mean} ± {scale * found.sd:.{digits}f}"
+
+
+def interval_cell(interval: Interval, scale: float = 100, digits: int = 2) -> str:
+    """Return the limits of an interval."""
+    if math.isnan(interval.low):
+        return NOTHING
+    return f"[{scale * interval.low:.{digits}f}, {scale * interval.high:.{digits}f}]"
+
+
+def difference_cell(found: Paired, scale: float = 100) -> str:
+    """Return a difference with its sign and its interval."""
+    if found.n == 0:
+        return NOTHING
+    mean = f"{scale * found.difference:+.2f}"
+    if math.isnan(found.interval.low) or found.n < LEAST_CASES:
+        return mean
+    return f"{mean} [{scale * found.interval.low:+.2f}, {scale * found.interval.high:+.2f}]"
+
+
+def p_cell(p: float, n: int) -> str:
+    """Return a p-value, unless there are too few pairs for one.
+
+    Args:
+        p: the value.
+        n: pairs.
+    """
+    if math.isnan(p) or n < LEAST_CASES:
+        return NOTHING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,239 @@
+"""One method against another on the same cases: paired differences, tests and intervals."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cfseg.errors import EXIT_NONE_DONE, EXIT_OK, EXIT_PARTIAL
+from cfseg.evaluation.cells import (
+    DIFFERENCE,
+    Table,
+    csv_text,
+    difference_cell,
+    markdown,
+    p_cell,
+    plain,
+    spread_cell,
+)
+from cfseg.evaluation.flare import Progress, judge
+from cfseg.evaluation.overview import names
+from cfseg.evaluation.rules import Mode
+from cfseg.evaluation.scores import ORGANS, SHARES, CaseScores, Metric, Summary, score_of
+from cfseg.evaluation.statistics import Paired, Spread, compare, holm, spread
+from cfseg.evaluation.tables import make_folder, versions
+from cfseg.io import write_json, write_text
+
+METRICS: tuple[Metric, ...] = (*SHARES, "hd95_mm")
+_TITLES: dict[Metric, str] = {"dsc": "DSC (%)", "nsd": "NSD (%)", "hd95_mm": "HD95 (mm)"}
+
+
+@dataclass(frozen=True)
+class LabelComparison:
+    """Two methods on one label.
+
+    Attributes:
+        what: name of a label, or ``organs`` for the mean over a case's organs.
+        metric: what is compared.
+        first: scores of the first method, over the cases where it is defined.
+        second: of the second.
+        found: second - first, over the cases where both are defined.
+        p_holm: adjusted for the labels; NaN for the organs' mean, which is one test.
+    """
+
+    what: str
+    metric: Metric
+    first: Spread
+    second: Spread
+    found: Paired
+    p_holm: float
+
+
+@dataclass(frozen=True)
+class MethodComparison:
+    """Two methods on the same references.
+
+    Attributes:
+        names: of both.
+        first: scores of the first.
+        second: scores of the second.
+        labels: comparisons, metric by metric.
+    """
+
+    names: tuple[str, str]
+    first: Summary
+    second: Summary
+    labels: tuple[LabelComparison, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all cases were scored for both, 3 if some were not, 4 if one method has none."""
+        codes = {self.first.exit_code, self.second.exit_code}
+        if EXIT_NONE_DONE in codes:
+            return EXIT_NONE_DONE
+        return EXIT_OK if codes == {EXIT_OK} else EXIT_PARTIAL
+
+
+def compare_labels(
+    first: Sequence[CaseScores],
+    second: Sequence[CaseScores],
+    names: Sequence[str],
+    metric: Metric,
+) -> list[LabelComparison]:
+    """Compare two methods on each label.
+
+    Args:
+        first: scores of the first method.
+        second: of the second, of the same cases in the same order.
+        names: of labels, and ``organs`` if wanted.
+        metric: what to compare.
+    """
+    found = []
+    for name in names:
+        one, other = ([score_of(case, name, metric) for case in side] for side in (first, second))
+        found.append((name, spread(one), spread(other), compare(one, other)))
+    adjusted = iter(holm([paired.p for name, _, _, paired in found if name != ORGANS]))
+    return [
+        LabelComparison(
+            name, metric, one, other, paired, math.nan if name == ORGANS else next(adjusted)
+        )
+        for name, one, other, paired in found
+    ]
+
+
+def compare_methods(
+    first: Path,
+    second: Path,
+    ref: Path,
+    out: Path,
+    mode: Mode = "flare23",
+    labels: Sequence[int] | None = None,
+    progress: Progress | None = None,
+    jobs: int = 1,
+) -> MethodComparison:
+    """Score two folders of predictions against the same references and compare them.
+
+    Args:
+        first: predictions of the first method, a folder or one file.
+        second: of the second.
+        ref: references, a folder or one file.
+        out: folder for ``comparison.md``, ``.csv`` and ``.json``.
+        mode: the rules.
+        labels: ids to judge, all by default.
+        progress: called after each case.
+        jobs: cases at a time.
+
+    Raises:
+        UsageError: nothing can be paired, or there is no such mode or label.
+        ResourceError: the files cannot be written.
+    """
+    one, other = (judge(pred, ref, mode, labels, progress, jobs) for pred in (first, second))
+    comparison = compare_summaries((str(first), str(second)), one, other)
+    write_comparison(Path(out), comparison)
+    return comparison
+
+
+def compare_summaries(names_: tuple[str, str], first: Summary, second: Summary) -> MethodComparison:
+    """Compare scores of the same references; a case that one of them lacks is left out.
+
+    Args:
+        names_: of the methods.
+        first: scores of the first method.
+        second: of the second, by the same rules and for the same labels.
+    """
+    other = {case.case: case for case in second.judged}
+    pairs = [(case, other[case.case]) for case in first.judged if case.case in other]
+    one, two = [a for a, _ in pairs], [b for _, b in pairs]
+    found = [c for metric in METRICS for c in compare_labels(one, two, names(first), metric)]
+    return MethodComparison(names_, first, second, tuple(found))
+
+
+def comparison_table(
+    title: str, header: tuple[str, str], comparisons: Sequence[LabelComparison], scale: float = 100
+) -> Table:
+    """Return a table with a row for each label.
+
+    Args:
+        title: above it.
+        header: names of both methods.
+        comparisons: of one metric.
+        scale: 100 for fractions as percent.
+    """
+    rows = tuple(
+        (
+            "all organs" if c.what == ORGANS else c.what.replace("_", " "),
+            spread_cell(c.first, scale),
+            spread_cell(c.second, scale),
+            difference_cell(c.found, scale),
+            p_cell(c.found.p, c.found.n),
+            "" if c.what == ORGANS else p_cell(c.p_holm, c.found.n),
+        )
+        for c in comparisons
+    )
+    count = sum(c.what != ORGANS for c in comparisons)
+    return Table(
+        title,
+        ("label", *header, DIFFERENCE, "p", "p (Holm)"),
+        rows,
+        f"p: Wilcoxon signed-rank test; p (Holm): adjusted for the {count} labels.",
+    )
+
+
+def tables(comparison: MethodComparison) -> list[Table]:
+    """Return a table for each metric."""
+    return [
+        comparison_table(
+            _TITLES[metric],
+            ("A", "B"),
+            [c for c in comparison.labels if c.metric == metric],
+            100 if metric in SHARES else 1,
+        )
+        for metric in METRICS
+    ]
+
+
+def head(comparison: MethodComparison) -> str:
+    """Return what holds for all tables, in one line."""
+    a, b = comparison.names
+    n = max((c.found.n for c in comparison.labels), default=0)
+    return (
+        f"A: {a}. B: {b}. {n} case{'' if n == 1 else 's'}; rules of {comparison.first.mode}; "
+        "mean ± SD over cases; difference: B - A."
+    )
+
+
+def write_comparison(folder: Path, comparison: MethodComparison) -> None:
+    """Write ``comparison.md``, ``.csv`` and ``.json``; each appears whole or not at all.
+
+    Raises:
+        ResourceError: the folder cannot be written.
+    """
+    make_folder(folder)
+    text = markdown("Comparison", head(comparison), tables(comparison))
+    write_text(folder / "comparison.md", text)
+    write_text(folder / "comparison.csv", comparison_csv(comparison))
+    write_json(folder / "comparison.json", plain(as_json(comparison)))
+
+
+def comparison_csv(comparison: MethodComparison) -> str:
+    """Return one row per metric and label, in the metric's own unit."""
+    header = ("metric", "label", "n", "first_mean", "first_sd", "second_mean", "second_sd",
+              "difference", "low", "high", "p", "p_holm")  # fmt: skip
+    rows = (
+        (c.metric, c.what, c.found.n, c.first.mean, c.first.sd, c.second.mean, c.second.sd,
+         c.found.difference, c.found.interval.low, c.found.interval.high, c.found.p, c.p_holm)
+        for c in comparison.labels
+    )  # fmt: skip
+    return csv_text(header, rows)
+
+
+def as_json(comparison: MethodComparison) -> dict[str, Any]:
+    """Return everything; NaN where a number is not defined."""
+    sides = zip(comparison.names, (comparison.first, comparison.second), strict=True)
+    return {
+        "mode": comparison.first.mode,
+        "methods": [{"name": name, "counts": s.counts, "means": s.means} for name, s in sides],
+        "comparisons": [asdict(c) for c in comparison.labels],
+        "versions": versions(),
+    }
