@@ -230,6 +230,7 @@ class _CaseRun:
             "bundle": self.segmenter.manifest.name,
             "bundle_sha256": self.segmenter.digest,
             "cascade": self.segmenter.cascade.model_dump(mode="json"),
+            "backend": self.segmenter.backend,
             "cfseg": __version__,
         }
 

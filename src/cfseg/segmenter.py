@@ -19,6 +19,7 @@ from cfseg.bundle.bundle import (
 from cfseg.errors import ResourceError
 from cfseg.inference.cascade import Progress, Result, segment_volume
 from cfseg.io import Scan, label_image, read_scan, scan_from_image, write_label_map
+from cfseg.networks.backends import Backend, find_backend
 from cfseg.networks.device import find_device
 from cfseg.recipes.recipe import with_overrides
 from cfseg.volume import LabelMap
@@ -75,10 +76,11 @@ class Segmenter:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: CPU threads; None takes all that the process may use.
         overrides: ``KEY=VALUE`` for the cascade, for example ``region.margin_mm=30``.
+        backend: ``auto``, ``torch`` or ``openvino``, see :mod:`cfseg.networks.backends`.
 
     Raises:
         ModelError: the bundle is damaged or cannot do what is asked.
-        UsageError: an unknown key, or a device that is not there.
+        UsageError: an unknown key, or a device or backend that is not there.
     """
 
     def __init__(
@@ -87,12 +89,14 @@ class Segmenter:
         device: str = "auto",
         threads: int | None = None,
         overrides: tuple[str, ...] = (),
+        backend: str = "auto",
     ) -> None:
         self.bundle = Path(bundle) if bundle is not None else default_bundle()
         self.manifest: Manifest = read_manifest(self.bundle)
         self.cascade = with_overrides(self.manifest.cascade, overrides)
         check_cascade(self.manifest, self.cascade)
         self.device = find_device(device)
+        self.backend: Backend = find_backend(backend, self.device)
         torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
         self.stages = load_stages(
             self.bundle,
@@ -100,6 +104,7 @@ class Segmenter:
             self.cascade.stages,
             self.device,
             self.cascade.decoder_stop,
+            self.backend,
         )
         self.digest = digest(self.bundle)
 
@@ -145,6 +150,7 @@ def segment(
     device: str = "auto",
     threads: int | None = None,
     overrides: tuple[str, ...] = (),
+    backend: str = "auto",
 ) -> Segmentation:
     """Segment one scan. For many, make a :class:`Segmenter` and keep it.
 
@@ -153,4 +159,4 @@ def segment(
     Example:
         >>> segment("ct.nii.gz").save("labels.nii.gz")     # doctest: +SKIP
     """
-    return Segmenter(bundle, device, threads, overrides).segment(scan)
+    return Segmenter(bundle, device, threads, overrides, backend).segment(scan)

@@ -30,7 +30,8 @@ from cfseg.bundle.manifest import (
 from cfseg.errors import ModelError, UsageError
 from cfseg.inference.cascade import Stages
 from cfseg.inference.predictor import Stage
-from cfseg.networks.build import build_network, load_network
+from cfseg.networks.backends import Backend, OnDemand, Runner, load
+from cfseg.networks.build import build_network, fitting_weights
 from cfseg.plan import ROLES, Role, StagePlan
 from cfseg.recipes.recipe import Cascade
 
@@ -58,8 +59,9 @@ def load_stages(
     roles: Sequence[Role],
     device: torch.device,
     decoder_stop: int = 0,
+    backend: Backend = "torch",
 ) -> Stages:
-    """Load the networks of a bundle, checked against their sha256.
+    """Return the stages of a bundle, whose networks are checked now and loaded when first called.
 
     Args:
         path: folder of the bundle.
@@ -67,6 +69,7 @@ def load_stages(
         roles: the stages wanted.
         device: where the networks run.
         decoder_stop: of the coarse network, see :class:`cfseg.recipes.recipe.Cascade`.
+        backend: what runs them, see :mod:`cfseg.networks.backends`.
 
     Raises:
         ModelError: a wanted stage is missing; a file is missing, damaged or not the one that the
@@ -74,7 +77,7 @@ def load_stages(
     """
     check_cascade(manifest, manifest.cascade.model_copy(update={"stages": tuple(roles)}))
     loaded = [
-        _load_stage(path, entry, device, decoder_stop if entry.role == "coarse" else 0)
+        _stage(path, entry, device, decoder_stop if entry.role == "coarse" else 0, backend)
         for entry in manifest.stages
         if entry.role in roles
     ]
@@ -86,13 +89,18 @@ def load_stages(
     )
 
 
-def _load_stage(path: Path, entry: StageEntry, device: torch.device, decoder_stop: int) -> Stage:
-    weights = read_weights(path / entry.weights, entry.sha256)
+def _stage(
+    path: Path, entry: StageEntry, device: torch.device, decoder_stop: int, backend: Backend
+) -> Stage:
+    def network() -> Runner:
+        weights = read_weights(path / entry.weights, entry.sha256)
+        return load(entry.plan, weights, device, decoder_stop, backend)
+
     try:
-        network = load_network(entry.plan, weights, device, decoder_stop)
+        fitting_weights(entry.plan, read_weights(path / entry.weights, entry.sha256), decoder_stop)
     except ModelError as error:
         raise ModelError(f"{path.name}, stage {entry.name}: {error.message}") from error
-    return Stage(entry.role, entry.name, entry.plan, network, device)
+    return Stage(entry.role, entry.name, entry.plan, OnDemand(network), device)
 
 
 def read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
@@ -192,9 +200,7 @@ def _named(networks: Sequence[Network]) -> list[tuple[str, Network]]:
 def _write_stage(folder: Path, name: str, network: Network) -> StageEntry:
     role, plan, weights, provenance = network
     try:
-        # On the meta device nothing is computed: names and shapes are compared.
-        with torch.device("meta"):
-            load_network(plan, weights, torch.device("meta"))
+        fitting_weights(plan, weights)
     except ModelError as error:
         raise ModelError(f"stage {name}: {error.message}") from error
     for key, tensor in weights.items():

@@ -29,6 +29,10 @@ def predict(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
+    backend: Annotated[
+        str,
+        typer.Option(help="auto, torch or openvino; auto: OpenVINO on a CPU if installed."),
+    ] = "auto",
     overwrite: Annotated[bool, typer.Option(help="Do finished cases again.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
 ) -> None:
@@ -44,7 +48,7 @@ def predict(
     """
     from cfseg.segmenter import Segmenter
 
-    segmenter = Segmenter(bundle, device, threads, tuple(set_ or ()))
+    segmenter = Segmenter(bundle, device, threads, tuple(set_ or ()), backend)
     summary = _predict(inputs, out, segmenter, overwrite=overwrite, quiet=quiet)
     raise typer.Exit(summary.exit_code)
 

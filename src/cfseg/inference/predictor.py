@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from math import log
 
 import torch
-from torch import nn
 
 from cfseg.errors import ModelError
 from cfseg.inference.sliding_window import OnWindow, predict_windows
+from cfseg.networks.backends import Runner
 from cfseg.plan import Role, StagePlan
 from cfseg.preprocessing.prepare import Prepared, prepare, restore_labels
 from cfseg.volume import LabelMap, Volume
@@ -32,7 +32,7 @@ class Stage:
     role: Role
     name: str
     plan: StagePlan
-    network: nn.Module
+    network: Runner
     device: torch.device
 
 

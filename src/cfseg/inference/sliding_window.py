@@ -11,10 +11,10 @@ from math import ceil
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from scipy.ndimage import gaussian_filter1d
-from torch import nn
 
 from cfseg.errors import UsageError
 from cfseg.geometry import Box, Triple
+from cfseg.networks.backends import Runner
 
 OnWindow = Callable[[int, int], None]
 """Called after each window with how many are done and how many there are."""
@@ -51,7 +51,7 @@ def _starts(length: int, window: int, step: float) -> list[int]:
 
 
 def predict_windows(
-    network: nn.Module,
+    network: Runner,
     image: torch.Tensor,
     classes: int,
     patch: Triple,
@@ -112,11 +112,12 @@ def _boxes(starts: tuple[list[int], ...], patch: Triple) -> Iterator[Box]:
         yield Box.whole(patch).shifted(_triple(corner))
 
 
-def _predict(network: nn.Module, window: torch.Tensor, mirror: bool) -> torch.Tensor:
+def _predict(network: Runner, window: torch.Tensor, mirror: bool) -> torch.Tensor:
     """Return the logits (1, C, Z, Y, X) of a window (1, 1, Z, Y, X)."""
-    logits: torch.Tensor = network(window).float()
+    logits = network(window).float()
     if not mirror:
         return logits
+    logits = logits.clone()  # the next call may write over it
     for axes in FLIPS[1:]:
         logits += network(window.flip(axes)).flip(axes)
     return logits / len(FLIPS)
