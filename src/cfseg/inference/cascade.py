@@ -17,8 +17,15 @@ import numpy as np
 from cfseg.geometry import Box
 from cfseg.inference.clean import clean_organs
 from cfseg.inference.merge import Ids, organs_of, tumor_over_organs, union_of_tumors
-from cfseg.inference.predictor import Prediction, Stage, Windows, mean_prediction, predict
+from cfseg.inference.predictor import (
+    Prediction,
+    Stage,
+    mean_prediction,
+    predict,
+    predict_labels,
+)
 from cfseg.inference.region import abdominal_region, cut_sides
+from cfseg.inference.sliding_window import OnWindow, Windows
 from cfseg.labels import TUMOR
 from cfseg.plan import Role
 from cfseg.preprocessing.body import body_box
@@ -209,7 +216,9 @@ class _Run:
         """Return what a network says about a box, from memory if it was asked before."""
         asked = ((stage.name,), box)
         if asked not in self.memory:
-            self.predict(stage, box)
+            with self.clock(stage.name):
+                volume, windows = self.volume.crop(box), self.windows(stage)
+                self.memory[asked] = predict_labels(stage, volume, windows, self.report(stage))
         return self.memory[asked]
 
     def mean_map(self, stages: Sequence[Stage], box: Box) -> LabelMap:
@@ -222,16 +231,19 @@ class _Run:
         return self.memory[asked]
 
     def predict(self, stage: Stage, box: Box) -> Prediction:
-        """Run a network over a box and remember its label map."""
-        step: float = getattr(self.cascade.step, stage.role)
-        windows = Windows(step, self.cascade.gaussian, self.cascade.mirror)
-        report, on_window = self.on_progress, None
-        if report is not None:
-            on_window = partial(report, stage.name)
+        """Run a network over a box, keep all logits and remember its label map."""
         with self.clock(stage.name):
-            prediction = predict(stage, self.volume.crop(box), windows, on_window)
+            volume, windows = self.volume.crop(box), self.windows(stage)
+            prediction = predict(stage, volume, windows, self.report(stage))
             self.memory[((stage.name,), box)] = prediction.label_map()
         return prediction
+
+    def windows(self, stage: Stage) -> Windows:
+        step: float = getattr(self.cascade.step, stage.role)
+        return Windows(step, self.cascade.gaussian, self.cascade.mirror, self.cascade.pad)
+
+    def report(self, stage: Stage) -> OnWindow | None:
+        return None if self.on_progress is None else partial(self.on_progress, stage.name)
 
     def on_scan(self, ids: Ids, box: Box) -> LabelMap:
         """Return labels of a box as a label map of the whole scan."""

@@ -21,6 +21,7 @@ from cfseg.recipes.v1 import V1Values
 
 M = TypeVar("M", bound=Frozen)
 OrganId = Annotated[int, Field(ge=1, le=13)]
+Pad = Literal["zero", "edge"]
 
 
 class Step(Frozen):
@@ -90,6 +91,8 @@ class Cascade(Frozen):
         step: per stage.
         gaussian: weight the windows by a Gaussian when they are put together.
         mirror: average over the mirror images of each window (8 times the work).
+        pad: what surrounds a region smaller than a window: ``zero`` (the mean intensity, as in
+            nnU-Net's training) or its own ``edge``.
         decoder_stop: how many of the finest decoder stages the coarse network leaves out.
         region: from coarse mask to region.
         merge: of tumor and organ masks.
@@ -100,6 +103,7 @@ class Cascade(Frozen):
     step: Step = Step()
     gaussian: bool = False
     mirror: bool = False
+    pad: Pad = "zero"
     decoder_stop: Annotated[int, Field(ge=0, le=2)] = 0
     region: Region = Region()
     merge: Merge = Merge()
