@@ -231,6 +231,7 @@ class _CaseRun:
             "bundle_sha256": self.segmenter.digest,
             "cascade": self.segmenter.cascade.model_dump(mode="json"),
             "backend": self.segmenter.backend,
+            "precision": self.segmenter.precision,
             "cfseg": __version__,
         }
 
@@ -265,6 +266,7 @@ def _findings(segmentation: Segmentation) -> dict[str, Any]:
         "region": None if result.region is None else [result.region.start, result.region.stop],
         "volumes_ml": result.label_map.volumes_ml(),
         "seconds": result.seconds | {"total": segmentation.seconds},
+        "memory": result.memory,
     }
 
 

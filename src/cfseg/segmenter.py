@@ -17,9 +17,10 @@ from cfseg.bundle.bundle import (
     read_manifest,
 )
 from cfseg.errors import ResourceError
+from cfseg.inference.budget import Budget, parse_size
 from cfseg.inference.cascade import Progress, Result, segment_volume
 from cfseg.io import Scan, label_image, read_scan, scan_from_image, write_label_map
-from cfseg.networks.backends import Backend, find_backend
+from cfseg.networks.backends import Backend, Precision, find_backend, find_precision
 from cfseg.networks.device import find_device
 from cfseg.recipes.recipe import with_overrides
 from cfseg.volume import LabelMap
@@ -77,6 +78,9 @@ class Segmenter:
         threads: CPU threads; None takes all that the process may use.
         overrides: ``KEY=VALUE`` for the cascade, for example ``region.margin_mm=30``.
         backend: ``auto``, ``torch`` or ``openvino``, see :mod:`cfseg.networks.backends`.
+        precision: ``fp32``, or ``int8`` of a bundle that has it (OpenVINO only).
+        max_memory: of the process, or of the GPU, as ``3GB``; None for no limit. What does not
+            fit is refused before it runs.
 
     Raises:
         ModelError: the bundle is damaged or cannot do what is asked.
@@ -89,14 +93,19 @@ class Segmenter:
         device: str = "auto",
         threads: int | None = None,
         overrides: tuple[str, ...] = (),
+        *,
         backend: str = "auto",
+        precision: str = "fp32",
+        max_memory: str | None = None,
     ) -> None:
         self.bundle = Path(bundle) if bundle is not None else default_bundle()
         self.manifest: Manifest = read_manifest(self.bundle)
         self.cascade = with_overrides(self.manifest.cascade, overrides)
         check_cascade(self.manifest, self.cascade)
         self.device = find_device(device)
+        self.max_memory = None if max_memory is None else parse_size(max_memory)
         self.backend: Backend = find_backend(backend, self.device)
+        self.precision: Precision = find_precision(precision, self.backend)
         torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
         self.stages = load_stages(
             self.bundle,
@@ -105,6 +114,7 @@ class Segmenter:
             self.device,
             self.cascade.decoder_stop,
             self.backend,
+            self.precision,
         )
         self.digest = digest(self.bundle)
 
@@ -127,13 +137,16 @@ class Segmenter:
             ResourceError: memory ran out.
         """
         start = perf_counter()
+        budget = Budget(self.max_memory, self.device)
         if isinstance(scan, str | Path):
             scan = read_scan(Path(scan))
         elif not isinstance(scan, Scan):
             scan = scan_from_image(scan)
         seconds_read = round(perf_counter() - start, 4)
         try:
-            result = segment_volume(scan.volume, self.stages, self.cascade, on_progress)
+            result = segment_volume(
+                scan.volume, self.stages, self.cascade, on_progress, budget=budget
+            )
         except (MemoryError, torch.OutOfMemoryError) as error:
             shape = "x".join(map(str, scan.volume.geometry.shape))
             raise ResourceError(
@@ -150,7 +163,10 @@ def segment(
     device: str = "auto",
     threads: int | None = None,
     overrides: tuple[str, ...] = (),
+    *,
     backend: str = "auto",
+    precision: str = "fp32",
+    max_memory: str | None = None,
 ) -> Segmentation:
     """Segment one scan. For many, make a :class:`Segmenter` and keep it.
 
@@ -159,4 +175,13 @@ def segment(
     Example:
         >>> segment("ct.nii.gz").save("labels.nii.gz")     # doctest: +SKIP
     """
-    return Segmenter(bundle, device, threads, overrides, backend).segment(scan)
+    segmenter = Segmenter(
+        bundle,
+        device,
+        threads,
+        overrides,
+        backend=backend,
+        precision=precision,
+        max_memory=max_memory,
+    )
+    return segmenter.segment(scan)

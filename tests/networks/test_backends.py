@@ -162,3 +162,12 @@ def test_torch_alone_never_imports_openvino(tiny_bundle: Path) -> None:
         "sys.exit('openvino' in sys.modules)"
     )
     assert run([executable, "-c", code], check=False).returncode == 0
+
+
+@needs_openvino
+def test_openvino_sends_nothing_about_its_use() -> None:
+    code = (
+        "import sys, cfseg.networks.openvino_silent; "
+        "sys.exit('openvino' not in sys.modules or 'openvino_telemetry' in sys.modules)"
+    )
+    assert run([executable, "-c", code], check=False).returncode == 0

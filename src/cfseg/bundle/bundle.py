@@ -5,7 +5,6 @@ file per network. No pickle is ever read to predict, and a weights file whose sh
 the manifest's is refused: a flipped bit would load without a complaint.
 """
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,8 @@ import safetensors.torch
 import torch
 from pydantic import ValidationError
 
+from cfseg.bundle.files import check_target, put_in_place, read_checked
+from cfseg.bundle.int8 import load_int8, read_int8
 from cfseg.bundle.manifest import (
     AT_MOST,
     MANIFEST,
@@ -26,11 +27,12 @@ from cfseg.bundle.manifest import (
     default_bundle,
     digest,
     read_manifest,
+    sha256_of,
 )
-from cfseg.errors import ModelError, UsageError
+from cfseg.errors import ModelError
 from cfseg.inference.cascade import Stages
 from cfseg.inference.predictor import Stage
-from cfseg.networks.backends import Backend, OnDemand, Runner, load
+from cfseg.networks.backends import Backend, OnDemand, Precision, Runner, load
 from cfseg.networks.build import build_network, fitting_weights
 from cfseg.plan import ROLES, Role, StagePlan
 from cfseg.recipes.recipe import Cascade
@@ -60,6 +62,7 @@ def load_stages(
     device: torch.device,
     decoder_stop: int = 0,
     backend: Backend = "torch",
+    precision: Precision = "fp32",
 ) -> Stages:
     """Return the stages of a bundle, whose networks are checked now and loaded when first called.
 
@@ -70,6 +73,7 @@ def load_stages(
         device: where the networks run.
         decoder_stop: of the coarse network, see :class:`cfseg.recipes.recipe.Cascade`.
         backend: what runs them, see :mod:`cfseg.networks.backends`.
+        precision: ``int8`` takes the graphs that ``cfseg bundle quantize`` made.
 
     Raises:
         ModelError: a wanted stage is missing; a file is missing, damaged or not the one that the
@@ -77,7 +81,9 @@ def load_stages(
     """
     check_cascade(manifest, manifest.cascade.model_copy(update={"stages": tuple(roles)}))
     loaded = [
-        _stage(path, entry, device, decoder_stop if entry.role == "coarse" else 0, backend)
+        _stage(
+            path, entry, device, decoder_stop if entry.role == "coarse" else 0, backend, precision
+        )
         for entry in manifest.stages
         if entry.role in roles
     ]
@@ -90,17 +96,39 @@ def load_stages(
 
 
 def _stage(
-    path: Path, entry: StageEntry, device: torch.device, decoder_stop: int, backend: Backend
+    path: Path,
+    entry: StageEntry,
+    device: torch.device,
+    decoder_stop: int,
+    backend: Backend,
+    precision: Precision,
 ) -> Stage:
     def network() -> Runner:
+        if precision == "int8" and entry.int8 is not None:
+            return load_int8(path, entry.int8)
         weights = read_weights(path / entry.weights, entry.sha256)
         return load(entry.plan, weights, device, decoder_stop, backend)
 
     try:
-        fitting_weights(entry.plan, read_weights(path / entry.weights, entry.sha256), decoder_stop)
+        if precision == "int8":
+            _check_int8(path, entry, decoder_stop)
+        else:
+            weights = read_weights(path / entry.weights, entry.sha256)
+            fitting_weights(entry.plan, weights, decoder_stop)
     except ModelError as error:
         raise ModelError(f"{path.name}, stage {entry.name}: {error.message}") from error
-    return Stage(entry.role, entry.name, entry.plan, OnDemand(network), device)
+    return Stage(entry.role, entry.name, entry.plan, OnDemand(network), device, backend)
+
+
+def _check_int8(path: Path, entry: StageEntry, decoder_stop: int) -> None:
+    if entry.int8 is None:
+        raise ModelError("it has no int8 form; make one with 'cfseg bundle quantize'")
+    if entry.int8.decoder_stop != decoder_stop:
+        raise ModelError(
+            f"its int8 form was made for decoder_stop = {entry.int8.decoder_stop}, not "
+            f"{decoder_stop}; make it again with 'cfseg bundle quantize'"
+        )
+    read_int8(path, entry.int8)
 
 
 def read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
@@ -109,18 +137,7 @@ def read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
     Raises:
         ModelError: the file is missing, damaged or another one.
     """
-    try:
-        contents = path.read_bytes()
-    except OSError as error:
-        raise ModelError(
-            f"{path}: cannot be read ({error.strerror}); copy the whole bundle again"
-        ) from error
-    found = hashlib.sha256(contents).hexdigest()
-    if found != sha256:
-        raise ModelError(
-            f"{path}: sha256 is {found[:12]}..., the manifest says {sha256[:12]}...; the file is "
-            "damaged or was exchanged: copy or make the bundle again"
-        )
+    contents = read_checked(path, sha256)
     try:
         return dict(safetensors.torch.load(contents))
     except safetensors.SafetensorError as error:
@@ -159,7 +176,7 @@ def write_bundle(
         UsageError: the path exists and ``overwrite`` is not set, or it is not a bundle.
         ModelError: weights do not fit their plan, or the networks do not make this cascade.
     """
-    _check_target(path, overwrite=overwrite)
+    check_target(path, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".tmp-{path.name}-"))
     try:
@@ -172,19 +189,10 @@ def write_bundle(
         text = manifest.model_dump_json(indent=2) + "\n"
         (temporary / MANIFEST).write_text(text, encoding="utf-8")
         temporary.chmod(0o755)
-        _put_in_place(temporary, path)
+        put_in_place(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return path
-
-
-def _check_target(path: Path, *, overwrite: bool) -> None:
-    if not path.exists():
-        return
-    if not overwrite:
-        raise UsageError(f"{path} exists; choose another name, or set --overwrite")
-    if not (path / MANIFEST).is_file() and not (path.is_dir() and not any(path.iterdir())):
-        raise UsageError(f"{path} is not a bundle, so it is not overwritten; choose another name")
 
 
 def _named(networks: Sequence[Network]) -> list[tuple[str, Network]]:
@@ -215,7 +223,7 @@ def _write_stage(folder: Path, name: str, network: Network) -> StageEntry:
         name=name,
         plan=plan,
         weights=file.name,
-        sha256=hashlib.sha256(contents).hexdigest(),
+        sha256=sha256_of(contents),
         provenance=dict(provenance),
     )
 
@@ -247,13 +255,3 @@ def _manifest(
         raise ModelError(f"bundle {name}: {error.errors()[0]['msg']}") from error
     check_cascade(manifest, narrowed)
     return manifest
-
-
-def _put_in_place(temporary: Path, path: Path) -> None:
-    if not path.exists():
-        temporary.replace(path)
-        return
-    old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".old-{path.name}-"))
-    path.replace(old)
-    temporary.replace(path)
-    shutil.rmtree(old)

@@ -33,6 +33,12 @@ def predict(
         str,
         typer.Option(help="auto, torch or openvino; auto: OpenVINO on a CPU if installed."),
     ] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="fp32, or int8 of a bundle that has it (OpenVINO only).")
+    ] = "fp32",
+    max_memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="As 3GB; what does not fit is refused.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Do finished cases again.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
 ) -> None:
@@ -48,7 +54,15 @@ def predict(
     """
     from cfseg.segmenter import Segmenter
 
-    segmenter = Segmenter(bundle, device, threads, tuple(set_ or ()), backend)
+    segmenter = Segmenter(
+        bundle,
+        device,
+        threads,
+        tuple(set_ or ()),
+        backend=backend,
+        precision=precision,
+        max_memory=max_memory,
+    )
     summary = _predict(inputs, out, segmenter, overwrite=overwrite, quiet=quiet)
     raise typer.Exit(summary.exit_code)
 

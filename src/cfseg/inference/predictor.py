@@ -16,7 +16,7 @@ from cfseg.inference.sliding_window import (
     predict_planes,
     predict_windows,
 )
-from cfseg.networks.backends import Runner
+from cfseg.networks.backends import Backend, Restful, Runner
 from cfseg.plan import Role, StagePlan
 from cfseg.preprocessing.prepare import Prepared, prepare
 from cfseg.preprocessing.restore import Restoration, restore_labels
@@ -42,6 +42,7 @@ class Stage:
         plan: the plan that trained it.
         network: on ``device``, ready to predict.
         device: where it runs.
+        backend: what runs it.
     """
 
     role: Role
@@ -49,6 +50,12 @@ class Stage:
     plan: StagePlan
     network: Runner
     device: torch.device
+    backend: Backend = "torch"
+
+    def rest(self) -> None:
+        """Give back the memory that only a running network needs."""
+        if isinstance(self.network, Restful):
+            self.network.rest()
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,11 @@ class Prediction:
 
 
 def predict(
-    stage: Stage, volume: Volume, windows: Windows, on_window: OnWindow | None = None
+    stage: Stage,
+    volume: Volume,
+    windows: Windows,
+    on_window: OnWindow | None = None,
+    sums: torch.dtype = torch.float32,
 ) -> Prediction:
     """Run one network over a volume.
 
@@ -80,6 +91,7 @@ def predict(
         volume: (Z, Y, X) in HU.
         windows: step, weights, mirroring and padding.
         on_window: called after each window with how many are done and how many there are.
+        sums: precision in which the windows' logits are added up.
     """
     prepared = prepare(volume, stage.plan, stage.device)
     with _half_on_gpu(stage.device):
@@ -90,6 +102,7 @@ def predict(
             stage.plan.patch,
             windows,
             on_window,
+            sums,
         )
     return Prediction(logits, prepared)
 

@@ -42,12 +42,14 @@ class Windows:
         mirror: average over all eight reflections of each window; eight times the work.
         pad: what surrounds an image that is smaller than a window: ``zero``, the mean intensity
             after the z-score, as in training, or its own ``edge``.
+        remember: hold the logits of a window that holds nothing for the others like it.
     """
 
     step: float
     gaussian: bool = False
     mirror: bool = False
     pad: Pad = "zero"
+    remember: bool = True
 
 
 def window_starts(shape: Triple, patch: Triple, step: float) -> tuple[list[int], ...]:
@@ -84,6 +86,7 @@ def predict_windows(
     patch: Triple,
     windows: Windows,
     on_window: OnWindow | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
     """Return the network's logits for a whole image, (C, Z, Y, X) float32 on its device.
 
@@ -97,7 +100,7 @@ def predict_windows(
         logits[:, done : done + planes.shape[1]] = planes
         done += planes.shape[1]
 
-    predict_planes(network, image, classes, patch, windows, keep, on_window)
+    predict_planes(network, image, classes, patch, windows, keep, on_window, dtype)
     return logits
 
 
@@ -134,7 +137,7 @@ def predict_planes(
     weights = [_weights(p, windows.gaussian, image.device) for p in patch]
     weight = _outer(weights) if windows.gaussian else None
     by_axis = [_sums(*axis) for axis in zip(starts, weights, padded.shape, strict=True)]
-    answers = _Answers(network, padded, list(_boxes(starts, patch)), windows.mirror)
+    answers = _Answers(network, padded, list(_boxes(starts, patch)), windows)
     sums = _Sums(classes, patch[0], padded, dtype)
     total, done = len(answers), 0
     for start, stop in itertools.pairwise((*starts[0], padded.shape[0])):
@@ -158,10 +161,10 @@ class _Answers:
     """
 
     def __init__(
-        self, network: Runner, image: torch.Tensor, boxes: list[Box], mirror: bool
+        self, network: Runner, image: torch.Tensor, boxes: list[Box], windows: Windows
     ) -> None:
-        self.network, self.image, self.boxes, self.mirror = network, image, boxes, mirror
-        self.levels = _levels(image, boxes)
+        self.network, self.image, self.boxes, self.mirror = network, image, boxes, windows.mirror
+        self.levels = _levels(image, boxes) if windows.remember else [None] * len(boxes)
         self.known: dict[float, torch.Tensor] = {}
         self.done = 0
 

@@ -16,6 +16,8 @@ from cfseg.plan import StagePlan
 
 Backend = Literal["torch", "openvino"]
 BACKENDS = ("auto", "torch", "openvino")
+Precision = Literal["fp32", "int8"]
+PRECISIONS = ("fp32", "int8")
 Runner = Callable[[torch.Tensor], torch.Tensor]
 """From a window (1, 1, Z, Y, X) to logits (1, C, Z, Y, X), which the next call may overwrite."""
 
@@ -48,6 +50,21 @@ def find_backend(name: str, device: torch.device) -> Backend:
     if device.type != "cpu":
         raise UsageError(f"--backend openvino runs on the CPU, not on {device}; set --device cpu")
     return "openvino"
+
+
+def find_precision(name: str, backend: Backend) -> Precision:
+    """Return the precision called ``name``.
+
+    Raises:
+        UsageError: an unknown name, or one that the backend does not have.
+    """
+    if name == "fp32":
+        return "fp32"
+    if name != "int8":
+        raise UsageError(f"--precision {name}: give {' or '.join(PRECISIONS)}")
+    if backend != "openvino":
+        raise UsageError("--precision int8 needs OpenVINO on a CPU: pip install 'cfseg[openvino]'")
+    return "int8"
 
 
 def load(
@@ -98,6 +115,11 @@ class OnDemand:
         if self._network is None:
             self._network = self._load()
         return self._network
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the network is in memory."""
+        return self._network is not None
 
     def rest(self) -> None:
         """Give back what the next call can make again at once."""

@@ -1,8 +1,10 @@
 """OpenVINO runs a graph on the CPU: same call as a torch module, tensors in and out."""
 
 import numpy as np
-import openvino as ov
 import torch
+
+from cfseg.errors import ModelError
+from cfseg.networks.openvino_silent import ov
 
 _SETTINGS = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 
@@ -32,3 +34,16 @@ class OpenVINORunner:
         """Give back the memory between the layers until the next call."""
         self._request = None
         self._compiled.release_memory()
+
+
+def load_graph(xml: bytes, weights: bytes) -> OpenVINORunner:
+    """Return a stored graph, ready to predict with as many threads as torch has been given.
+
+    Raises:
+        ModelError: it is no OpenVINO graph.
+    """
+    try:
+        graph = ov.Core().read_model(xml, weights)
+    except RuntimeError as error:
+        raise ModelError(f"not an OpenVINO graph ({error}); make the bundle again") from error
+    return OpenVINORunner(graph, torch.get_num_threads())

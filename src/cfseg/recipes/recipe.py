@@ -97,6 +97,8 @@ class Cascade(Frozen):
         region: from coarse mask to region.
         merge: of tumor and organ masks.
         clean: of organs.
+        int8_dsc_loss: mean DSC that int8 networks may lose on the scans that they are checked
+            with, 0 to 1; with more they are not kept.
     """
 
     stages: tuple[Role, ...] = ROLES
@@ -108,6 +110,7 @@ class Cascade(Frozen):
     region: Region = Region()
     merge: Merge = Merge()
     clean: Clean = Clean()
+    int8_dsc_loss: Annotated[float, Field(ge=0, le=1)] = 0.005
 
     @field_validator("stages", mode="before")
     @classmethod
