@@ -120,8 +120,10 @@ def predict_many(
     folder = out.parent if is_file_name(out) else out
     make_folder(folder / "status")
     done: list[CaseStatus] = []
-    for scan, target in jobs:
+    for (scan, target), (coming, _) in zip(jobs, [*jobs[1:], (None, None)], strict=True):
         run = _CaseRun(scan, target, folder, segmenter)
+        if coming is not None:
+            segmenter.read_ahead(coming)
         done.append(run.status(overwrite, on_window))
         if on_case is not None:
             on_case(done[-1], len(done), len(jobs))

@@ -20,6 +20,7 @@ from cfseg.errors import ResourceError
 from cfseg.inference.budget import Budget, parse_size
 from cfseg.inference.cascade import Progress, Result, segment_volume
 from cfseg.io import Scan, label_image, read_scan, scan_from_image, write_label_map
+from cfseg.io.ahead import ReadAhead
 from cfseg.networks.backends import Backend, Precision, find_backend, find_precision
 from cfseg.networks.device import find_device
 from cfseg.recipes.recipe import with_overrides
@@ -117,11 +118,20 @@ class Segmenter:
             self.precision,
         )
         self.digest = digest(self.bundle)
+        self.ahead = ReadAhead(read_scan)
 
     @property
     def notice(self) -> str:
         """What the bundle's makers want said with every output."""
         return self.manifest.notice
+
+    def read_ahead(self, scan: Path) -> None:
+        """Say which scan comes after the next one, to be read while the networks run on that.
+
+        With a limit of memory nothing is read ahead: two scans would be held at once.
+        """
+        if self.max_memory is None:
+            self.ahead.announce(scan)
 
     def segment(
         self, scan: "Scan | Path | str | nib.Nifti1Image", on_progress: Progress | None = None
@@ -139,7 +149,7 @@ class Segmenter:
         start = perf_counter()
         budget = Budget(self.max_memory, self.device)
         if isinstance(scan, str | Path):
-            scan = read_scan(Path(scan))
+            scan = self.ahead.take(Path(scan))
         elif not isinstance(scan, Scan):
             scan = scan_from_image(scan)
         seconds_read = round(perf_counter() - start, 4)
