@@ -5,8 +5,6 @@ file per network. No pickle is ever read to predict, and a weights file whose sh
 the manifest's is refused: a flipped bit would load without a complaint.
 """
 
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,10 @@ import safetensors.torch
 import torch
 from pydantic import ValidationError
 
-from cfseg.bundle.files import check_target, put_in_place, read_checked
+from cfseg.bundle.files import new_bundle, read_checked, write_manifest
 from cfseg.bundle.int8 import load_int8, read_int8
 from cfseg.bundle.manifest import (
     AT_MOST,
-    MANIFEST,
     Manifest,
     StageEntry,
     check_cascade,
@@ -176,22 +173,14 @@ def write_bundle(
         UsageError: the path exists and ``overwrite`` is not set, or it is not a bundle.
         ModelError: weights do not fit their plan, or the networks do not make this cascade.
     """
-    check_target(path, overwrite=overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".tmp-{path.name}-"))
-    try:
-        entries = [_write_stage(temporary, *item) for item in _named(networks)]
+    with new_bundle(path, overwrite=overwrite) as folder:
+        entries = [_write_stage(folder, *item) for item in _named(networks)]
         manifest = _manifest(name, entries, cascade, dict(provenance or {}), notice)
         coarse = manifest.plans("coarse")
         if coarse and "coarse" in manifest.cascade.stages:
             with torch.device("meta"):
                 build_network(coarse[0], manifest.cascade.decoder_stop)
-        text = manifest.model_dump_json(indent=2) + "\n"
-        (temporary / MANIFEST).write_text(text, encoding="utf-8")
-        temporary.chmod(0o755)
-        put_in_place(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        write_manifest(folder, manifest)
     return path
 
 

@@ -2,9 +2,11 @@
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from cfseg.bundle.manifest import MANIFEST, sha256_of
+from cfseg.bundle.manifest import MANIFEST, Manifest, sha256_of
 from cfseg.errors import ModelError, UsageError
 
 
@@ -29,12 +31,35 @@ def read_checked(path: Path, sha256: str) -> bytes:
     return contents
 
 
-def check_target(path: Path, *, overwrite: bool) -> None:
-    """Refuse to write a bundle where something else is, or, unless told so, over another one.
+@contextmanager
+def new_bundle(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Give a folder to fill; at the end it becomes ``path``, after an error it is gone.
+
+    Args:
+        path: folder of the bundle.
+        overwrite: replace a bundle of this path.
 
     Raises:
-        UsageError: the path is taken.
+        UsageError: the path exists and ``overwrite`` is not set, or it is not a bundle.
     """
+    _check_target(path, overwrite=overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".tmp-{path.name}-"))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        _put_in_place(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``bundle.json`` into a folder that nobody reads yet."""
+    text = manifest.model_dump_json(indent=2) + "\n"
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def _check_target(path: Path, *, overwrite: bool) -> None:
     if not path.exists():
         return
     if not overwrite:
@@ -43,8 +68,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         raise UsageError(f"{path} is not a bundle, so it is not overwritten; choose another name")
 
 
-def put_in_place(temporary: Path, path: Path) -> None:
-    """Give a finished folder its name; what had it before is removed."""
+def _put_in_place(temporary: Path, path: Path) -> None:
     if not path.exists():
         temporary.replace(path)
         return

@@ -1,12 +1,10 @@
 """The int8 form of a bundle's networks: OpenVINO graphs beside the weights, checked like them."""
 
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from cfseg.bundle.files import check_target, put_in_place, read_checked
-from cfseg.bundle.manifest import MANIFEST, Int8Check, Int8Graph, read_manifest, sha256_of
+from cfseg.bundle.files import new_bundle, read_checked, write_manifest
+from cfseg.bundle.manifest import Int8Check, Int8Graph, read_manifest, sha256_of
 from cfseg.networks.backends import Runner
 
 Graph = tuple[bytes, bytes]
@@ -30,24 +28,16 @@ def write_int8(
         ModelError: the bundle is damaged.
     """
     manifest = read_manifest(bundle)
-    check_target(out, overwrite=overwrite)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".tmp-{out.name}-"))
-    try:
+    with new_bundle(out, overwrite=overwrite) as folder:
         entries = []
         for entry in manifest.stages:
             weights = read_checked(bundle / entry.weights, entry.sha256)
-            (temporary / entry.weights).write_bytes(weights)
+            (folder / entry.weights).write_bytes(weights)
             stop = manifest.cascade.decoder_stop if entry.role == "coarse" else 0
-            graph = _write(temporary, entry.name, graphs[entry.name], stop)
+            graph = _write(folder, entry.name, graphs[entry.name], stop)
             entries.append(entry.model_copy(update={"int8": graph}))
-        made = manifest.model_copy(update={"stages": tuple(entries), "int8_check": check})
-        text = made.model_dump_json(indent=2) + "\n"
-        (temporary / MANIFEST).write_text(text, encoding="utf-8")
-        temporary.chmod(0o755)
-        put_in_place(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        changed = {"stages": tuple(entries), "int8_check": check}
+        write_manifest(folder, manifest.model_copy(update=changed))
     return out
 
 

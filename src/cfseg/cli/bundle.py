@@ -227,6 +227,12 @@ def _table(manifest: "Manifest") -> "Table":
 def _lines(manifest: "Manifest", digest: str) -> list[str]:
     values: dict[str, Any] = manifest.cascade.model_dump(mode="json")
     lines = [f"{key}: {_brief(value)}" for key, value in values.items()]
+    found = manifest.int8_check
+    if found is not None:
+        lines.append(
+            f"int8: mean DSC {found.dsc_fp32:.4f} in fp32, {found.dsc_int8:.4f} in int8, "
+            f"on {found.cases} scans"
+        )
     lines.append(f"digest: {digest}")
     return [*lines, f"notice: {manifest.notice}"] if manifest.notice else lines
 

@@ -10,6 +10,7 @@ from math import log
 import torch
 
 from cfseg.errors import ModelError
+from cfseg.geometry import Triple
 from cfseg.inference.sliding_window import (
     OnWindow,
     Windows,
@@ -95,15 +96,7 @@ def predict(
     """
     prepared = prepare(volume, stage.plan, stage.device)
     with _half_on_gpu(stage.device):
-        logits = predict_windows(
-            stage.network,
-            prepared.image,
-            len(stage.plan.labels),
-            stage.plan.patch,
-            windows,
-            on_window,
-            sums,
-        )
+        logits = predict_windows(*_task(stage, prepared), windows, on_window, sums)
     return Prediction(logits, prepared)
 
 
@@ -129,17 +122,13 @@ def predict_labels(
     prepared = prepare(volume, stage.plan, stage.device)
     restoration = Restoration(prepared)
     with _half_on_gpu(stage.device):
-        predict_planes(
-            stage.network,
-            prepared.image,
-            len(stage.plan.labels),
-            stage.plan.patch,
-            windows,
-            restoration.add,
-            on_window,
-            sums,
-        )
+        predict_planes(*_task(stage, prepared), windows, restoration.add, on_window, sums)
     return restoration.label_map()
+
+
+def _task(stage: Stage, prepared: Prepared) -> tuple[Runner, torch.Tensor, int, Triple]:
+    """Return network, image, classes and patch."""
+    return stage.network, prepared.image, len(stage.plan.labels), stage.plan.patch
 
 
 def _half_on_gpu(device: torch.device) -> torch.autocast:
