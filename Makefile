@@ -1,11 +1,12 @@
 # make demo    set up and segment a synthetic CT
 # make test    set up and run the tests
 # make check   what CI runs: lint, format, types, layers, tests
+# make bench   measure speed and memory, write docs/performance.md (two hours, a quiet machine)
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test check bench clean
 
 setup: $(STAMP)
 
@@ -27,6 +28,9 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
+
+bench: setup
+	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf .venv demo dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

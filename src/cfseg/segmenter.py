@@ -2,7 +2,8 @@
 
 import os
 from dataclasses import dataclass
-from math import prod
+from functools import partial
+from math import isinf
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from cfseg.bundle.bundle import (
     read_manifest,
 )
 from cfseg.errors import ResourceError
+from cfseg.inference.budget import Budget, parse_size
 from cfseg.inference.cascade import Progress, Result, segment_volume
 from cfseg.io import (
     AS_IS,
@@ -28,17 +30,15 @@ from cfseg.io import (
     scan_from_image,
     write_label_map,
 )
-from cfseg.io.memory import check_memory
+from cfseg.io.ahead import ReadAhead
+from cfseg.io.memory import limit_bytes
+from cfseg.networks.backends import Backend, Precision, find_backend, find_precision
 from cfseg.networks.device import find_device
-from cfseg.preprocessing.prepare import network_shape
 from cfseg.recipes.recipe import with_overrides
 from cfseg.volume import LabelMap
 
 if TYPE_CHECKING:
     import nibabel as nib
-
-_VOXEL_BYTES = 10
-"""For each voxel of a scan beside its HU: two copies in single precision, two label maps."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,14 @@ class Segmenter:
         threads: CPU threads; None takes all that the process may use.
         overrides: ``KEY=VALUE`` for the cascade, for example ``region.margin_mm=30``.
         options: what to do with scans that would be refused.
+        backend: ``auto``, ``torch`` or ``openvino``, see :mod:`cfseg.networks.backends`.
+        precision: ``fp32``, or ``int8`` of a bundle that has it (OpenVINO only).
+        max_memory: of the process, or of the GPU, as ``3GB``; None for what there is. What does
+            not fit is refused before it runs.
 
     Raises:
         ModelError: the bundle is damaged or cannot do what is asked.
-        UsageError: an unknown key, or a device that is not there.
+        UsageError: an unknown key, or a device or backend that is not there.
     """
 
     def __init__(
@@ -102,7 +106,11 @@ class Segmenter:
         device: str = "auto",
         threads: int | None = None,
         overrides: tuple[str, ...] = (),
+        *,
         options: ReadingOptions = AS_IS,
+        backend: str = "auto",
+        precision: str = "fp32",
+        max_memory: str | None = None,
     ) -> None:
         self.options = options
         self.bundle = Path(bundle) if bundle is not None else default_bundle()
@@ -110,6 +118,9 @@ class Segmenter:
         self.cascade = with_overrides(self.manifest.cascade, overrides)
         check_cascade(self.manifest, self.cascade)
         self.device = find_device(device)
+        self.max_memory = None if max_memory is None else parse_size(max_memory)
+        self.backend: Backend = find_backend(backend, self.device)
+        self.precision: Precision = find_precision(precision, self.backend)
         torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
         self.stages = load_stages(
             self.bundle,
@@ -117,25 +128,31 @@ class Segmenter:
             self.cascade.stages,
             self.device,
             self.cascade.decoder_stop,
+            self.backend,
+            self.precision,
         )
         self.digest = digest(self.bundle)
+        self.ahead = ReadAhead(partial(_read, options))
 
     @property
     def notice(self) -> str:
         """What the bundle's makers want said with every output."""
         return self.manifest.notice
 
-    def _check_memory(self, scan: Scan) -> None:
-        """Refuse a scan whose first stage, on the whole of it, would not fit into memory."""
-        stages = self.stages
-        first = next(s for s in (stages.coarse, stages.organ, *stages.tumor) if s is not None)
-        geometry = scan.volume.geometry
-        voxels, seen = prod(geometry.shape), prod(network_shape(geometry, first.plan))
-        needed = scan.volume.hu.nbytes + _VOXEL_BYTES * voxels
-        if self.device.type == "cpu":
-            needed += 4 * seen * (1 + len(first.plan.labels))
-        shape = "x".join(map(str, geometry.shape))
-        check_memory(f"{scan.case}: segmenting {shape} voxels", needed)
+    def read_ahead(self, scan: Path, series: int | None = None) -> None:
+        """Say which scan comes after the next one, to be read while the networks run on that.
+
+        With a limit of memory nothing is read ahead: two scans would be held at once.
+        """
+        if self.max_memory is None:
+            self.ahead.announce(scan, series)
+
+    def _limit(self) -> int | None:
+        """Return the bytes that a run may take: as asked for, else what the machine has."""
+        if self.max_memory is not None or self.device.type != "cpu":
+            return self.max_memory
+        there_is = limit_bytes()
+        return None if isinf(there_is) else int(there_is)
 
     def segment(
         self,
@@ -156,14 +173,16 @@ class Segmenter:
             ResourceError: memory ran out.
         """
         start = perf_counter()
+        budget = Budget(self._limit(), self.device)
         if isinstance(scan, str | Path):
-            scan = read_scan(Path(scan), options=self.options, series=series)
+            scan = self.ahead.take(Path(scan), series)
         elif not isinstance(scan, Scan):
             scan = scan_from_image(scan, options=self.options)
-        self._check_memory(scan)
         seconds_read = round(perf_counter() - start, 4)
         try:
-            result = segment_volume(scan.volume, self.stages, self.cascade, on_progress)
+            result = segment_volume(
+                scan.volume, self.stages, self.cascade, on_progress, budget=budget
+            )
         except (MemoryError, torch.OutOfMemoryError) as error:
             shape = "x".join(map(str, scan.volume.geometry.shape))
             raise ResourceError(
@@ -174,13 +193,21 @@ class Segmenter:
         return Segmentation(scan, result, self.notice, round(perf_counter() - start, 3))
 
 
+def _read(options: ReadingOptions, path: Path, series: int | None) -> Scan:
+    return read_scan(path, options=options, series=series)
+
+
 def segment(
     scan: "Path | str | nib.Nifti1Image",
     bundle: str | Path | None = None,
     device: str = "auto",
     threads: int | None = None,
     overrides: tuple[str, ...] = (),
+    *,
     options: ReadingOptions = AS_IS,
+    backend: str = "auto",
+    precision: str = "fp32",
+    max_memory: str | None = None,
 ) -> Segmentation:
     """Segment one scan. For many, make a :class:`Segmenter` and keep it.
 
@@ -189,4 +216,14 @@ def segment(
     Example:
         >>> segment("ct.nii.gz").save("labels.nii.gz")     # doctest: +SKIP
     """
-    return Segmenter(bundle, device, threads, overrides, options).segment(scan)
+    segmenter = Segmenter(
+        bundle,
+        device,
+        threads,
+        overrides,
+        options=options,
+        backend=backend,
+        precision=precision,
+        max_memory=max_memory,
+    )
+    return segmenter.segment(scan)

@@ -12,7 +12,7 @@ from stock import reference_predict, stock_predict
 
 from cfseg.bundle.bundle import read_weights
 from cfseg.bundle.manifest import default_bundle, read_manifest
-from cfseg.inference.predictor import Stage, Windows, predict
+from cfseg.inference.predictor import Stage, Windows, predict_labels
 from cfseg.networks.build import load_network
 from cfseg.phantoms.phantom import generate
 from cfseg.volume import Volume
@@ -45,7 +45,7 @@ def test_the_bundled_networks_agree(bundle: Path, volume: Volume, role: str) -> 
         pytest.skip(f"the bundled model has no {role} stage")
     weights = read_weights(bundle / entry.weights, entry.sha256)
     stage = Stage(entry.role, entry.name, entry.plan, load_network(entry.plan, weights, CPU), CPU)
-    ids = predict(stage, volume, Windows(STEP)).label_map().ids
+    ids = predict_labels(stage, volume, Windows(STEP)).ids
     reference = reference_predict(entry.plan, weights, volume, STEP)
     stock = stock_predict(entry.plan, weights, volume, STEP)
     print(

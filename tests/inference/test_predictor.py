@@ -8,7 +8,14 @@ from stock import Stock, quiet, reference_predict, stock_predict, stock_predicto
 
 from cfseg.errors import ModelError
 from cfseg.geometry import Geometry
-from cfseg.inference.predictor import Prediction, Stage, Windows, mean_prediction, predict
+from cfseg.inference.predictor import (
+    Prediction,
+    Stage,
+    Windows,
+    mean_prediction,
+    predict,
+    predict_labels,
+)
 from cfseg.networks.build import build_network, load_network
 from cfseg.plan import Architecture, Intensity, Resampling, StagePlan
 from cfseg.preprocessing.prepare import Prepared
@@ -113,7 +120,7 @@ def test_progress_is_reported_to_the_end() -> None:
 def prediction_of(logits: torch.Tensor, plan: StagePlan) -> Prediction:
     shape = (int(logits.shape[1]), int(logits.shape[2]), int(logits.shape[3]))
     geometry = Geometry.from_spacing(shape, plan.original_spacing_mm)
-    return Prediction(logits, Prepared(np.zeros(shape, np.float32), geometry, plan))
+    return Prediction(logits, Prepared(torch.zeros(shape), geometry, plan))
 
 
 def test_the_mean_is_of_probabilities_not_of_logits() -> None:
@@ -160,3 +167,34 @@ def test_patches_may_differ_in_a_mean() -> None:
     first = prediction_of(torch.zeros(4, 3, 3, 3), plan_of())
     plan = first.prepared.plan.model_copy(update={"patch": (32, 32, 32)})
     mean_prediction([first, Prediction(first.logits, replace(first.prepared, plan=plan))])
+
+
+@pytest.mark.parametrize("step", [0.3, 0.5, 1.0])
+@pytest.mark.parametrize(
+    ("spacing_mm", "transpose", "rule"),
+    [
+        ((3.2, 2.1, 2.1), (0, 1, 2), Resampling()),
+        (NEAREST_Z, (0, 1, 2), Resampling()),
+        ((1.2, 2.1, 2.1), (1, 0, 2), Resampling(method="trilinear", normalize_first=False)),
+        ((2.1, 9.0, 2.1), (1, 2, 0), Resampling()),
+        ((3.2, 2.1, 2.1), (0, 1, 2), Resampling(logits_order=3, separate_z=False)),
+    ],
+)
+def test_labels_found_plane_by_plane_are_those_of_the_whole(
+    step, spacing_mm, transpose, rule
+) -> None:
+    plan = plan_of(spacing_mm, transpose).model_copy(update={"resampling": rule})
+    plan = plan.model_copy(update={"patch": (8, 16, 16)})
+    stage, volume = stage_of(plan, weights_of(plan)), smooth_scan((41, 37, 39))
+    whole = predict(stage, volume, Windows(step, gaussian=True)).label_map().ids
+    ids = predict_labels(stage, volume, Windows(step, gaussian=True)).ids
+    assert np.array_equal(ids, whole)
+    assert np.unique(ids).size >= 3
+
+
+def test_sums_in_half_precision_change_few_labels() -> None:
+    plan, volume = plan_of(), smooth_scan()
+    stage = stage_of(plan, weights_of(plan))
+    exact = predict_labels(stage, volume, Windows(0.5))
+    half = predict_labels(stage, volume, Windows(0.5), sums=torch.float16)
+    assert agreement(exact.ids, half.ids) >= 0.998

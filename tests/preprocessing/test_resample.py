@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfseg.plan import Resampling
-from cfseg.preprocessing.resample import axis_matrix, resample, resample_corners, separate_axis
+from cfseg.preprocessing.resample import (
+    axis_matrix,
+    between_planes,
+    corner_matrix,
+    resample,
+    separate_axis,
+    within_planes,
+)
 
 SIZES = st.one_of(st.integers(1, 4), st.integers(5, 24))
 SHAPES = st.tuples(SIZES, SIZES, SIZES)
@@ -84,7 +91,8 @@ def test_spacings_that_differ_by_rounding_are_equally_coarse() -> None:
 def test_the_same_shape_is_returned_untouched() -> None:
     image = torch.from_numpy(ct_like((5, 6, 7), 0))
     assert resample(image, (5, 6, 7), 3, 0, 0) is image
-    assert resample_corners(image, (5, 6, 7)) is image
+    assert within_planes(image, (6, 7), 3) is image
+    assert between_planes(image, torch.eye(5)).data_ptr() == image.data_ptr()
 
 
 @settings(deadline=None, max_examples=40)
@@ -118,5 +126,17 @@ def test_linear_by_hand() -> None:
 
 def test_corners_keep_the_ends_and_a_ramp_stays_a_ramp() -> None:
     ramp = torch.arange(5.0).expand(2, 3, 5).contiguous()
-    result = resample_corners(ramp, (4, 2, 9))
-    torch.testing.assert_close(result, torch.linspace(0, 4, 9).expand(4, 2, 9))
+    result = within_planes(ramp, (2, 9), 1, corners=True)
+    torch.testing.assert_close(result, torch.linspace(0, 4, 9).expand(2, 2, 9))
+    torch.testing.assert_close(corner_matrix(9, 5) @ torch.arange(5.0), torch.linspace(0, 4, 9))
+
+
+@settings(deadline=None, max_examples=40)
+@given(SHAPES, SHAPES, st.sampled_from([0, 1, 3]))
+def test_planes_by_planes_is_the_whole(shape, new_shape, order) -> None:
+    image = torch.from_numpy(ct_like(shape, 2))
+    room = torch.full((max(shape[0], new_shape[0]), *new_shape[1:]), torch.nan)
+    room[: shape[0]] = within_planes(image, new_shape[1:], order)
+    matrix = axis_matrix(new_shape[0], shape[0], order)
+    result = between_planes(room, matrix).clamp(image.min(), image.max())
+    torch.testing.assert_close(result, resample(image, new_shape, order), atol=5e-3, rtol=0)

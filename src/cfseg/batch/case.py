@@ -161,6 +161,8 @@ class CaseRun:
             "bundle_sha256": self.segmenter.digest,
             "cascade": self.segmenter.cascade.model_dump(mode="json"),
             "reading": self.segmenter.options.given(),
+            "backend": self.segmenter.backend,
+            "precision": self.segmenter.precision,
             "cfseg": __version__,
         }
 
@@ -228,6 +230,7 @@ def _findings(segmentation: Segmentation) -> dict[str, Any]:
         "volumes_ml": result.label_map.volumes_ml(),
         "agreement": agreement(result.tumor_maps, result.organ_map),
         "seconds": result.seconds | {"total": segmentation.seconds},
+        "memory": result.memory,
     }
 
 

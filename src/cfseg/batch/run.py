@@ -107,7 +107,12 @@ class _Batch:
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Do the jobs; those that another run is at come last, when it is through with them."""
-        left = [job for job in jobs if not self._try(job, wait=False)]
+        left = []
+        for job, coming in zip(jobs, [*jobs[1:], None], strict=True):
+            if coming is not None:
+                self.segmenter.read_ahead(coming.scan, coming.series)
+            if not self._try(job, wait=False):
+                left.append(job)
         for job in left:
             self._try(job, wait=True)
 

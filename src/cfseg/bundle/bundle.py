@@ -5,9 +5,6 @@ file per network. No pickle is ever read to predict, and a weights file whose sh
 the manifest's is refused: a flipped bit would load without a complaint.
 """
 
-import hashlib
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,20 +14,23 @@ import safetensors.torch
 import torch
 from pydantic import ValidationError
 
+from cfseg.bundle.files import new_bundle, read_checked, write_manifest
+from cfseg.bundle.int8 import load_int8, read_int8
 from cfseg.bundle.manifest import (
     AT_MOST,
-    MANIFEST,
     Manifest,
     StageEntry,
     check_cascade,
     default_bundle,
     digest,
     read_manifest,
+    sha256_of,
 )
-from cfseg.errors import ModelError, UsageError
+from cfseg.errors import ModelError
 from cfseg.inference.cascade import Stages
 from cfseg.inference.predictor import Stage
-from cfseg.networks.build import build_network, load_network
+from cfseg.networks.backends import Backend, OnDemand, Precision, Runner, load
+from cfseg.networks.build import build_network, fitting_weights
 from cfseg.plan import ROLES, Role, StagePlan
 from cfseg.recipes.recipe import Cascade
 
@@ -58,8 +58,10 @@ def load_stages(
     roles: Sequence[Role],
     device: torch.device,
     decoder_stop: int = 0,
+    backend: Backend = "torch",
+    precision: Precision = "fp32",
 ) -> Stages:
-    """Load the networks of a bundle, checked against their sha256.
+    """Return the stages of a bundle, whose networks are checked now and loaded when first called.
 
     Args:
         path: folder of the bundle.
@@ -67,6 +69,8 @@ def load_stages(
         roles: the stages wanted.
         device: where the networks run.
         decoder_stop: of the coarse network, see :class:`cfseg.recipes.recipe.Cascade`.
+        backend: what runs them, see :mod:`cfseg.networks.backends`.
+        precision: ``int8`` takes the graphs that ``cfseg bundle quantize`` made.
 
     Raises:
         ModelError: a wanted stage is missing; a file is missing, damaged or not the one that the
@@ -74,7 +78,9 @@ def load_stages(
     """
     check_cascade(manifest, manifest.cascade.model_copy(update={"stages": tuple(roles)}))
     loaded = [
-        _load_stage(path, entry, device, decoder_stop if entry.role == "coarse" else 0)
+        _stage(
+            path, entry, device, decoder_stop if entry.role == "coarse" else 0, backend, precision
+        )
         for entry in manifest.stages
         if entry.role in roles
     ]
@@ -86,13 +92,40 @@ def load_stages(
     )
 
 
-def _load_stage(path: Path, entry: StageEntry, device: torch.device, decoder_stop: int) -> Stage:
-    weights = read_weights(path / entry.weights, entry.sha256)
+def _stage(
+    path: Path,
+    entry: StageEntry,
+    device: torch.device,
+    decoder_stop: int,
+    backend: Backend,
+    precision: Precision,
+) -> Stage:
+    def network() -> Runner:
+        if precision == "int8" and entry.int8 is not None:
+            return load_int8(path, entry.int8)
+        weights = read_weights(path / entry.weights, entry.sha256)
+        return load(entry.plan, weights, device, decoder_stop, backend)
+
     try:
-        network = load_network(entry.plan, weights, device, decoder_stop)
+        if precision == "int8":
+            _check_int8(path, entry, decoder_stop)
+        else:
+            weights = read_weights(path / entry.weights, entry.sha256)
+            fitting_weights(entry.plan, weights, decoder_stop)
     except ModelError as error:
         raise ModelError(f"{path.name}, stage {entry.name}: {error.message}") from error
-    return Stage(entry.role, entry.name, entry.plan, network, device)
+    return Stage(entry.role, entry.name, entry.plan, OnDemand(network), device, backend)
+
+
+def _check_int8(path: Path, entry: StageEntry, decoder_stop: int) -> None:
+    if entry.int8 is None:
+        raise ModelError("it has no int8 form; make one with 'cfseg bundle quantize'")
+    if entry.int8.decoder_stop != decoder_stop:
+        raise ModelError(
+            f"its int8 form was made for decoder_stop = {entry.int8.decoder_stop}, not "
+            f"{decoder_stop}; make it again with 'cfseg bundle quantize'"
+        )
+    read_int8(path, entry.int8)
 
 
 def read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
@@ -101,18 +134,7 @@ def read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
     Raises:
         ModelError: the file is missing, damaged or another one.
     """
-    try:
-        contents = path.read_bytes()
-    except OSError as error:
-        raise ModelError(
-            f"{path}: cannot be read ({error.strerror}); copy the whole bundle again"
-        ) from error
-    found = hashlib.sha256(contents).hexdigest()
-    if found != sha256:
-        raise ModelError(
-            f"{path}: sha256 is {found[:12]}..., the manifest says {sha256[:12]}...; the file is "
-            "damaged or was exchanged: copy or make the bundle again"
-        )
+    contents = read_checked(path, sha256)
     try:
         return dict(safetensors.torch.load(contents))
     except safetensors.SafetensorError as error:
@@ -151,32 +173,15 @@ def write_bundle(
         UsageError: the path exists and ``overwrite`` is not set, or it is not a bundle.
         ModelError: weights do not fit their plan, or the networks do not make this cascade.
     """
-    _check_target(path, overwrite=overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".tmp-{path.name}-"))
-    try:
-        entries = [_write_stage(temporary, *item) for item in _named(networks)]
+    with new_bundle(path, overwrite=overwrite) as folder:
+        entries = [_write_stage(folder, *item) for item in _named(networks)]
         manifest = _manifest(name, entries, cascade, dict(provenance or {}), notice)
         coarse = manifest.plans("coarse")
         if coarse and "coarse" in manifest.cascade.stages:
             with torch.device("meta"):
                 build_network(coarse[0], manifest.cascade.decoder_stop)
-        text = manifest.model_dump_json(indent=2) + "\n"
-        (temporary / MANIFEST).write_text(text, encoding="utf-8")
-        temporary.chmod(0o755)
-        _put_in_place(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        write_manifest(folder, manifest)
     return path
-
-
-def _check_target(path: Path, *, overwrite: bool) -> None:
-    if not path.exists():
-        return
-    if not overwrite:
-        raise UsageError(f"{path} exists; choose another name, or set --overwrite")
-    if not (path / MANIFEST).is_file() and not (path.is_dir() and not any(path.iterdir())):
-        raise UsageError(f"{path} is not a bundle, so it is not overwritten; choose another name")
 
 
 def _named(networks: Sequence[Network]) -> list[tuple[str, Network]]:
@@ -192,9 +197,7 @@ def _named(networks: Sequence[Network]) -> list[tuple[str, Network]]:
 def _write_stage(folder: Path, name: str, network: Network) -> StageEntry:
     role, plan, weights, provenance = network
     try:
-        # On the meta device nothing is computed: names and shapes are compared.
-        with torch.device("meta"):
-            load_network(plan, weights, torch.device("meta"))
+        fitting_weights(plan, weights)
     except ModelError as error:
         raise ModelError(f"stage {name}: {error.message}") from error
     for key, tensor in weights.items():
@@ -209,7 +212,7 @@ def _write_stage(folder: Path, name: str, network: Network) -> StageEntry:
         name=name,
         plan=plan,
         weights=file.name,
-        sha256=hashlib.sha256(contents).hexdigest(),
+        sha256=sha256_of(contents),
         provenance=dict(provenance),
     )
 
@@ -241,13 +244,3 @@ def _manifest(
         raise ModelError(f"bundle {name}: {error.errors()[0]['msg']}") from error
     check_cascade(manifest, narrowed)
     return manifest
-
-
-def _put_in_place(temporary: Path, path: Path) -> None:
-    if not path.exists():
-        temporary.replace(path)
-        return
-    old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".old-{path.name}-"))
-    path.replace(old)
-    temporary.replace(path)
-    shutil.rmtree(old)

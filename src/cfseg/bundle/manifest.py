@@ -16,6 +16,43 @@ LABEL_TABLE = {0: "background"} | NAMES
 AT_MOST: dict[Role, int] = {"coarse": 1, "tumor": 2, "organ": 1}
 
 
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Int8Graph(Frozen):
+    """An OpenVINO graph with int8 weights and activations, made of a stage's network.
+
+    Attributes:
+        graph: name of the XML file beside the manifest.
+        graph_sha256: of that file.
+        weights: name of the file with the weights.
+        weights_sha256: of that file.
+        decoder_stop: that the graph was made for.
+    """
+
+    graph: Annotated[str, Field(pattern=r"^[a-z0-9_]+\.int8\.xml$")]
+    graph_sha256: Sha256
+    weights: Annotated[str, Field(pattern=r"^[a-z0-9_]+\.int8\.bin$")]
+    weights_sha256: Sha256
+    decoder_stop: int = 0
+
+
+class Int8Check(Frozen):
+    """What int8 was found to cost.
+
+    Attributes:
+        cases: that were segmented both ways.
+        dsc_fp32: mean DSC over cases and the labels in them, 0 to 1.
+        dsc_int8: the same in int8.
+        dsc_loss: largest loss that was allowed.
+    """
+
+    cases: Annotated[int, Field(ge=1)]
+    dsc_fp32: float
+    dsc_int8: float
+    dsc_loss: float
+
+
 class StageEntry(Frozen):
     """One network of a bundle.
 
@@ -25,6 +62,7 @@ class StageEntry(Frozen):
         plan: all that predicting needs but the weights.
         weights: name of the safetensors file beside the manifest.
         sha256: of that file.
+        int8: the network in int8, if it was made and found good enough.
         provenance: where the network comes from.
     """
 
@@ -32,7 +70,8 @@ class StageEntry(Frozen):
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
     plan: StagePlan
     weights: Annotated[str, Field(pattern=r"^[a-z0-9_]+\.safetensors$")]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Sha256
+    int8: Int8Graph | None = None
     provenance: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -45,6 +84,7 @@ class Manifest(Frozen):
         labels: name of each id; the table of all bundles of this version.
         stages: the networks, coarse first, organ last.
         cascade: how they work together; its ``stages`` are among those that the bundle has.
+        int8_check: what the int8 networks are worth, if there are any.
         provenance: how the bundle was made.
         notice: what is said with every output; may be empty.
     """
@@ -54,6 +94,7 @@ class Manifest(Frozen):
     labels: dict[int, str] = Field(default_factory=lambda: dict(LABEL_TABLE))
     stages: Annotated[tuple[StageEntry, ...], Field(min_length=1)]
     cascade: Cascade = Cascade()
+    int8_check: Int8Check | None = None
     provenance: dict[str, Any] = Field(default_factory=dict)
     notice: str = ""
 
@@ -146,6 +187,11 @@ def check_cascade(manifest: Manifest, cascade: Cascade) -> None:
                     "same spacing and labels, and these differ; use merge.tumor=union and "
                     "merge.organ=weight2"
                 )
+
+
+def sha256_of(contents: bytes) -> str:
+    """Return the sha256 of a file's contents, as the manifest has it."""
+    return hashlib.sha256(contents).hexdigest()
 
 
 def digest(path: Path) -> str:

@@ -31,6 +31,16 @@ def predict(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
+    backend: Annotated[
+        str,
+        typer.Option(help="auto, torch or openvino; auto: OpenVINO on a CPU if installed."),
+    ] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="fp32, or int8 of a bundle that has it (OpenVINO only).")
+    ] = "fp32",
+    max_memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="As 3GB; what does not fit is refused.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Do finished cases again.")] = False,
     statistics: Annotated[
         bool, typer.Option("--statistics", help="Measure organs and lesions too.")
@@ -83,7 +93,10 @@ def predict(
         force_modality=force_modality,
     )
     share = None if shard is None else read_shard(shard)
-    segmenter = Segmenter(bundle, device, threads, tuple(set_ or ()), options)
+    segmenter = Segmenter(
+        bundle, device, threads, tuple(set_ or ()), options=options, backend=backend,
+        precision=precision, max_memory=max_memory,
+    )  # fmt: skip
     summary = _predict(
         inputs, out, segmenter, overwrite=overwrite, statistics=statistics, shard=share,
         fail_on_empty=fail_on_empty, quiet=quiet,

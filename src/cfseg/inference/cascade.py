@@ -5,20 +5,27 @@ label map out: no paths, no files.
 """
 
 from collections.abc import Callable, MutableMapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from time import perf_counter
-from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from cfseg.geometry import Box
+from cfseg.inference.budget import Budget
 from cfseg.inference.clean import clean_organs
+from cfseg.inference.clock import Clock
 from cfseg.inference.merge import Ids, organs_of, tumor_over_organs, union_of_tumors
-from cfseg.inference.predictor import Prediction, Stage, Windows, mean_prediction, predict
+from cfseg.inference.predictor import (
+    Prediction,
+    Stage,
+    mean_prediction,
+    predict,
+    predict_labels,
+)
 from cfseg.inference.region import abdominal_region, cut_sides
+from cfseg.inference.sliding_window import OnWindow, Windows
 from cfseg.labels import TUMOR
 from cfseg.plan import Role
 from cfseg.preprocessing.body import body_box
@@ -72,6 +79,7 @@ class Result:
         organ_map: the organ model's label map on the region's grid, before cleaning.
         cascade: the values used.
         seconds: by step.
+        memory: limit, plan and use, see :meth:`cfseg.inference.budget.Budget.as_dict`.
     """
 
     label_map: LabelMap
@@ -83,6 +91,7 @@ class Result:
     organ_map: LabelMap | None = None
     cascade: Cascade = field(default_factory=Cascade)
     seconds: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, Any] = field(default_factory=dict)
 
 
 def segment_volume(
@@ -91,6 +100,7 @@ def segment_volume(
     cascade: Cascade,
     on_progress: Progress | None = None,
     memory: Memory | None = None,
+    budget: Budget | None = None,
 ) -> Result:
     """Segment one CT with the coarse-to-fine cascade.
 
@@ -101,31 +111,16 @@ def segment_volume(
         on_progress: see :data:`Progress`.
         memory: what it holds is not predicted again, and what is predicted goes into it; for
             several cascades of the same networks over one scan.
+        budget: limit of memory; None for no limit.
 
     Returns:
         The result on the volume's own grid.
+
+    Raises:
+        ResourceError: ``E_TOO_LARGE``, it does not fit into the budget.
     """
     memory = {} if memory is None else memory
-    return _Run(volume, stages, cascade, on_progress, memory).result()
-
-
-class _Clock(AbstractContextManager[None]):
-    """Adds the time inside the block to ``seconds[name]``."""
-
-    def __init__(self, seconds: dict[str, float], name: str) -> None:
-        self.seconds, self.name = seconds, name
-
-    def __enter__(self) -> None:
-        self.start = perf_counter()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        spent = perf_counter() - self.start
-        self.seconds[self.name] = round(self.seconds.get(self.name, 0.0) + spent, 4)
+    return _Run(volume, stages, cascade, on_progress, memory, budget).result()
 
 
 class _Run:
@@ -138,14 +133,17 @@ class _Run:
         cascade: Cascade,
         on_progress: Progress | None,
         memory: Memory,
+        budget: Budget | None,
     ) -> None:
         self.volume, self.stages, self.cascade = volume, stages, cascade
-        self.on_progress, self.memory = on_progress, memory
+        self.on_progress, self.memory, self.budget = on_progress, memory, budget
         self.notes: list[str] = []
         self.seconds: dict[str, float] = {}
         self.roles = tuple(role for role in cascade.stages if role in stages.roles)
 
     def result(self) -> Result:
+        if self.budget is not None:
+            self.budget.check_smallest(self.running)
         with self.clock("body"):
             body = body_box(self.volume)
         coarse, region = self.find_region(body)
@@ -209,7 +207,12 @@ class _Run:
         """Return what a network says about a box, from memory if it was asked before."""
         asked = ((stage.name,), box)
         if asked not in self.memory:
-            self.predict(stage, box)
+            with self.clock(stage.name):
+                volume, windows = self.volume.crop(box), self.windows(stage)
+                sums = self.sums(stage, box)
+                found = predict_labels(stage, volume, windows, self.report(stage), sums)
+                self.memory[asked] = found
+                stage.rest()
         return self.memory[asked]
 
     def mean_map(self, stages: Sequence[Stage], box: Box) -> LabelMap:
@@ -222,16 +225,42 @@ class _Run:
         return self.memory[asked]
 
     def predict(self, stage: Stage, box: Box) -> Prediction:
-        """Run a network over a box and remember its label map."""
-        step: float = getattr(self.cascade.step, stage.role)
-        windows = Windows(step, self.cascade.gaussian, self.cascade.mirror)
-        report, on_window = self.on_progress, None
-        if report is not None:
-            on_window = partial(report, stage.name)
+        """Run a network over a box, keep all logits and remember its label map."""
         with self.clock(stage.name):
-            prediction = predict(stage, self.volume.crop(box), windows, on_window)
+            volume, windows = self.volume.crop(box), self.windows(stage)
+            sums = self.sums(stage, box, whole=True)
+            prediction = predict(stage, volume, windows, self.report(stage), sums)
             self.memory[((stage.name,), box)] = prediction.label_map()
+            stage.rest()
         return prediction
+
+    @property
+    def running(self) -> list[Stage]:
+        """The stages that take part."""
+        by_role = {"coarse": (self.stages.coarse,), "tumor": self.stages.tumor}
+        by_role["organ"] = (self.stages.organ,)
+        return [stage for role in self.roles for stage in by_role[role] if stage is not None]
+
+    def sums(self, stage: Stage, box: Box, *, whole: bool = False) -> torch.dtype:
+        """Return the precision of a stage's sums that the budget allows."""
+        if self.budget is None:
+            return torch.float32
+        others = [other for other in self.running if other is not stage]
+        geometry, mirror = self.volume.geometry.cropped(box), self.cascade.mirror
+        return self.budget.sums(stage, geometry, others, whole=whole, mirror=mirror)
+
+    def windows(self, stage: Stage) -> Windows:
+        values, limited = self.cascade, self.budget is not None and self.budget.limit is not None
+        return Windows(
+            getattr(values.step, stage.role),
+            values.gaussian,
+            values.mirror,
+            values.pad,
+            not limited,
+        )
+
+    def report(self, stage: Stage) -> OnWindow | None:
+        return None if self.on_progress is None else partial(self.on_progress, stage.name)
 
     def on_scan(self, ids: Ids, box: Box) -> LabelMap:
         """Return labels of a box as a label map of the whole scan."""
@@ -261,7 +290,8 @@ class _Run:
             organ_map=organ_map,
             cascade=self.cascade,
             seconds=self.seconds,
+            memory={} if self.budget is None else self.budget.as_dict(),
         )
 
-    def clock(self, name: str) -> _Clock:
-        return _Clock(self.seconds, name)
+    def clock(self, name: str) -> Clock:
+        return Clock(self.seconds, name)

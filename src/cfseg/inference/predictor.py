@@ -8,13 +8,29 @@ from dataclasses import dataclass
 from math import log
 
 import torch
-from torch import nn
 
 from cfseg.errors import ModelError
-from cfseg.inference.sliding_window import OnWindow, predict_windows
+from cfseg.geometry import Triple
+from cfseg.inference.sliding_window import (
+    OnWindow,
+    Windows,
+    predict_planes,
+    predict_windows,
+)
+from cfseg.networks.backends import Backend, Restful, Runner
 from cfseg.plan import Role, StagePlan
-from cfseg.preprocessing.prepare import Prepared, prepare, restore_labels
+from cfseg.preprocessing.prepare import Prepared, prepare
+from cfseg.preprocessing.restore import Restoration, restore_labels
 from cfseg.volume import LabelMap, Volume
+
+__all__ = [
+    "Prediction",
+    "Stage",
+    "Windows",
+    "mean_prediction",
+    "predict",
+    "predict_labels",
+]
 
 
 @dataclass(frozen=True)
@@ -27,28 +43,20 @@ class Stage:
         plan: the plan that trained it.
         network: on ``device``, ready to predict.
         device: where it runs.
+        backend: what runs it.
     """
 
     role: Role
     name: str
     plan: StagePlan
-    network: nn.Module
+    network: Runner
     device: torch.device
+    backend: Backend = "torch"
 
-
-@dataclass(frozen=True)
-class Windows:
-    """How windows are laid out and averaged; see :mod:`cfseg.inference.sliding_window`.
-
-    Attributes:
-        step: distance between windows as a fraction of the patch.
-        gaussian: weight the center of a window more.
-        mirror: average over all reflections.
-    """
-
-    step: float
-    gaussian: bool = False
-    mirror: bool = False
+    def rest(self) -> None:
+        """Give back the memory that only a running network needs."""
+        if isinstance(self.network, Restful):
+            self.network.rest()
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,11 @@ class Prediction:
 
 
 def predict(
-    stage: Stage, volume: Volume, windows: Windows, on_window: OnWindow | None = None
+    stage: Stage,
+    volume: Volume,
+    windows: Windows,
+    on_window: OnWindow | None = None,
+    sums: torch.dtype = torch.float32,
 ) -> Prediction:
     """Run one network over a volume.
 
@@ -78,23 +90,49 @@ def predict(
     Args:
         stage: the network.
         volume: (Z, Y, X) in HU.
-        windows: step, weights and mirroring.
+        windows: step, weights, mirroring and padding.
         on_window: called after each window with how many are done and how many there are.
+        sums: precision in which the windows' logits are added up.
     """
-    prepared = prepare(volume, stage.plan)
-    image = torch.from_numpy(prepared.array).to(stage.device)
-    with torch.autocast(stage.device.type, enabled=stage.device.type == "cuda"):
-        logits = predict_windows(
-            stage.network,
-            image,
-            len(stage.plan.labels),
-            stage.plan.patch,
-            windows.step,
-            windows.gaussian,
-            windows.mirror,
-            on_window,
-        )
+    prepared = prepare(volume, stage.plan, stage.device)
+    with _half_on_gpu(stage.device):
+        logits = predict_windows(*_task(stage, prepared), windows, on_window, sums)
     return Prediction(logits, prepared)
+
+
+def predict_labels(
+    stage: Stage,
+    volume: Volume,
+    windows: Windows,
+    on_window: OnWindow | None = None,
+    sums: torch.dtype = torch.float32,
+) -> LabelMap:
+    """Run one network over a volume and return the best label of each voxel on its own grid.
+
+    It is ``predict(...).label_map()``, but logits are held only of the planes that windows still
+    reach: labels are found in between.
+
+    Args:
+        stage: the network.
+        volume: (Z, Y, X) in HU.
+        windows: step, weights, mirroring and padding.
+        on_window: called after each window with how many are done and how many there are.
+        sums: precision in which the windows' logits are added up.
+    """
+    prepared = prepare(volume, stage.plan, stage.device)
+    restoration = Restoration(prepared)
+    with _half_on_gpu(stage.device):
+        predict_planes(*_task(stage, prepared), windows, restoration.add, on_window, sums)
+    return restoration.label_map()
+
+
+def _task(stage: Stage, prepared: Prepared) -> tuple[Runner, torch.Tensor, int, Triple]:
+    """Return network, image, classes and patch."""
+    return stage.network, prepared.image, len(stage.plan.labels), stage.plan.patch
+
+
+def _half_on_gpu(device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, enabled=device.type == "cuda")
 
 
 def mean_prediction(predictions: Sequence[Prediction]) -> Prediction:

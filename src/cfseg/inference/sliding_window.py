@@ -1,26 +1,55 @@
 """Sliding-window prediction: windows on a regular grid, their logits averaged where they overlap.
 
 The paper predicts without Gaussian weights and without mirroring (2.4); both can be switched on
-and then do what nnU-Net does. Sums are kept in float32.
+and then do what nnU-Net does. Windows go from plane to plane. Only the planes that a window still
+reaches are held; the others are handed on, so memory grows with the window and not with the scan.
 """
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from math import ceil
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from scipy.ndimage import gaussian_filter1d
-from torch import nn
 
 from cfseg.errors import UsageError
 from cfseg.geometry import Box, Triple
+from cfseg.networks.backends import Runner
+from cfseg.recipes.recipe import Pad
 
 OnWindow = Callable[[int, int], None]
 """Called after each window with how many are done and how many there are."""
 
+OnPlanes = Callable[[torch.Tensor], None]
+"""Called with the logits (C, n, Y, X) of the next n planes; they are valid during the call."""
+
+UNIFORM = 1e-3
+"""Windows whose z-scores differ by less hold nothing: one answer serves them all."""
+
 FLIPS = [axes for n in range(4) for axes in itertools.combinations((2, 3, 4), n)]
 """The eight ways to mirror (N, C, Z, Y, X)."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How windows are laid out and averaged.
+
+    Attributes:
+        step: largest distance between windows as a fraction of the patch, in (0, 1].
+        gaussian: weight the center of a window more than its border.
+        mirror: average over all eight reflections of each window; eight times the work.
+        pad: what surrounds an image that is smaller than a window: ``zero``, the mean intensity
+            after the z-score, as in training, or its own ``edge``.
+        remember: hold the logits of a window that holds nothing for the others like it.
+    """
+
+    step: float
+    gaussian: bool = False
+    mirror: bool = False
+    pad: Pad = "zero"
+    remember: bool = True
 
 
 def window_starts(shape: Triple, patch: Triple, step: float) -> tuple[list[int], ...]:
@@ -51,59 +80,155 @@ def _starts(length: int, window: int, step: float) -> list[int]:
 
 
 def predict_windows(
-    network: nn.Module,
+    network: Runner,
     image: torch.Tensor,
     classes: int,
     patch: Triple,
-    step: float,
-    gaussian: bool = False,
-    mirror: bool = False,
+    windows: Windows,
     on_window: OnWindow | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
-    """Return the network's logits for a whole image.
+    """Return the network's logits for a whole image, (C, Z, Y, X) float32 on its device.
 
-    An image that is smaller than a window is padded with 0, the mean intensity after the z-score,
-    evenly on both sides, as in training.
+    Args and errors are those of :func:`predict_planes`.
+    """
+    logits = torch.empty((classes, *image.shape), device=image.device)
+    done = 0
+
+    def keep(planes: torch.Tensor) -> None:
+        nonlocal done
+        logits[:, done : done + planes.shape[1]] = planes
+        done += planes.shape[1]
+
+    predict_planes(network, image, classes, patch, windows, keep, on_window, dtype)
+    return logits
+
+
+@torch.inference_mode()
+def predict_planes(
+    network: Runner,
+    image: torch.Tensor,
+    classes: int,
+    patch: Triple,
+    windows: Windows,
+    on_planes: OnPlanes,
+    on_window: OnWindow | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Run a network over an image and hand on the logits of its planes as they are finished.
+
+    An image that is smaller than a window is padded evenly on both sides.
 
     Args:
         network: from (1, 1, Z, Y, X) to logits (1, C, Z, Y, X), on the image's device.
         image: (Z, Y, X) float32 z-scores.
         classes: channels of the network's output.
         patch: (z, y, x) of a window.
-        step: see :func:`window_starts`.
-        gaussian: weight the center of a window more than its border.
-        mirror: average over all eight reflections of each window; eight times the work.
+        windows: how they are laid out.
+        on_planes: see :data:`OnPlanes`; all planes of the image come, in order.
         on_window: see :data:`OnWindow`.
-
-    Returns:
-        (C, Z, Y, X) float32 on the image's device.
+        dtype: of the sums. Half precision halves their memory and costs three times the time.
 
     Raises:
         UsageError: the step is not in (0, 1].
     """
-    with torch.inference_mode():
-        padded, inside = _padded(image, patch)
-        starts = window_starts(_triple(padded.shape), patch, step)
-        weights = [_weights(p, gaussian, image.device) for p in patch]
-        logits = torch.zeros((classes, *padded.shape), device=image.device)
-        weight = _outer(weights) if gaussian else None
-        total = len(starts[0]) * len(starts[1]) * len(starts[2])
-        for done, box in enumerate(_boxes(starts, patch), start=1):
-            window = _predict(network, padded[box.slices][None, None], mirror)[0]
-            _add(logits[:, *box.slices], window, weight)
+    padded, inside = _padded(image, patch, windows.pad)
+    starts = window_starts(_triple(padded.shape), patch, windows.step)
+    weights = [_weights(p, windows.gaussian, image.device) for p in patch]
+    weight = _outer(weights) if windows.gaussian else None
+    by_axis = [_sums(*axis) for axis in zip(starts, weights, padded.shape, strict=True)]
+    answers = _Answers(network, padded, list(_boxes(starts, patch)), windows)
+    sums = _Sums(classes, patch[0], padded, dtype)
+    total, done = len(answers), 0
+    for start, stop in itertools.pairwise((*starts[0], padded.shape[0])):
+        for box in _boxes(([start], starts[1], starts[2]), patch):
+            _add(sums.at(box), answers.next(), weight)
+            done += 1
             if on_window is not None:
                 on_window(done, total)
-        sums = [_sums(*axis) for axis in zip(starts, weights, padded.shape, strict=True)]
-        logits /= _outer(sums)
-        return logits[:, *inside.slices]
+        first, last = max(start, inside.start[0]), min(stop, inside.stop[0])
+        if first < last:
+            finished = sums.planes(first, last)
+            finished /= _outer([by_axis[0][first:last], by_axis[1], by_axis[2]])
+            on_planes(finished[:, :, *inside.slices[1:]])
+        sums.drop_before(stop)
 
 
-def _padded(image: torch.Tensor, patch: Triple) -> tuple[torch.Tensor, Box]:
+class _Answers:
+    """The logits of window after window; those that hold nothing are asked about once.
+
+    Which those are is found before the first window, so that no GPU has to wait in between.
+    """
+
+    def __init__(
+        self, network: Runner, image: torch.Tensor, boxes: list[Box], windows: Windows
+    ) -> None:
+        self.network, self.image, self.boxes, self.mirror = network, image, boxes, windows.mirror
+        self.levels = _levels(image, boxes) if windows.remember else [None] * len(boxes)
+        self.known: dict[float, torch.Tensor] = {}
+        self.done = 0
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def next(self) -> torch.Tensor:
+        """Return the logits (C, Z, Y, X) of the next window."""
+        box, level = self.boxes[self.done], self.levels[self.done]
+        self.done += 1
+        if level in self.known:
+            return self.known[level]
+        logits = _predict(self.network, self.image[box.slices][None, None], self.mirror)[0]
+        if level is not None and level in self.levels[self.done :]:
+            self.known = {level: logits.clone()}
+        return logits
+
+
+def _levels(image: torch.Tensor, boxes: list[Box]) -> list[float | None]:
+    """Return of each box the value, in steps of UNIFORM, that all of it has, or None."""
+    ranges = [torch.stack(torch.aminmax(image[box.slices])) for box in boxes]
+    return [
+        round(low / UNIFORM) * UNIFORM if high - low < UNIFORM else None
+        for low, high in torch.stack(ranges).tolist()
+    ]
+
+
+class _Sums:
+    """Sums of logits on as many planes as a window has, the ``first`` of them and on."""
+
+    def __init__(self, classes: int, planes: int, image: torch.Tensor, dtype: torch.dtype) -> None:
+        shape = (classes, planes, *image.shape[1:])
+        self.sums = torch.zeros(shape, dtype=dtype, device=image.device)
+        self.first = 0
+
+    def at(self, box: Box) -> torch.Tensor:
+        z, y, x = box.slices
+        return self.sums[:, z.start - self.first : z.stop - self.first, y, x]
+
+    def planes(self, start: int, stop: int) -> torch.Tensor:
+        return self.sums[:, start - self.first : stop - self.first]
+
+    def drop_before(self, plane: int) -> None:
+        """Move on so that ``plane`` is the first; the planes that are new are 0."""
+        gone = plane - self.first
+        kept = self.sums.shape[1] - gone
+        for start in range(0, kept, gone):  # so that no piece is copied over itself
+            stop = min(start + gone, kept)
+            self.sums[:, start:stop] = self.sums[:, start + gone : stop + gone]
+        self.sums[:, kept:] = 0
+        self.first = plane
+
+
+def _padded(image: torch.Tensor, patch: Triple, pad: Pad) -> tuple[torch.Tensor, Box]:
     """Return the image at the size of a window at least, and the box of the image in it."""
     missing = [max(0, p - n) for p, n in zip(patch, image.shape, strict=True)]
+    if not any(missing):
+        return image, Box.whole(_triple(image.shape))
     before = _triple(m // 2 for m in missing)
-    sides = [(m // 2, m - m // 2) for m in reversed(missing)]
-    padded = F.pad(image, [voxels for side in sides for voxels in side])
+    sides = [voxels for m in reversed(missing) for voxels in (m // 2, m - m // 2)]
+    if pad == "edge":
+        padded = F.pad(image[None, None], sides, mode="replicate")[0, 0]
+    else:
+        padded = F.pad(image, sides)
     return padded, Box.whole(_triple(image.shape)).shifted(before)
 
 
@@ -112,11 +237,12 @@ def _boxes(starts: tuple[list[int], ...], patch: Triple) -> Iterator[Box]:
         yield Box.whole(patch).shifted(_triple(corner))
 
 
-def _predict(network: nn.Module, window: torch.Tensor, mirror: bool) -> torch.Tensor:
+def _predict(network: Runner, window: torch.Tensor, mirror: bool) -> torch.Tensor:
     """Return the logits (1, C, Z, Y, X) of a window (1, 1, Z, Y, X)."""
-    logits: torch.Tensor = network(window).float()
+    logits = network(window).float()
     if not mirror:
         return logits
+    logits = logits.clone()  # the next call may write over it
     for axes in FLIPS[1:]:
         logits += network(window.flip(axes)).flip(axes)
     return logits / len(FLIPS)

@@ -1,9 +1,11 @@
 """Label maps out: onto the input's own grid, under a temporary name, checked, then renamed."""
 
 import errno
+import gzip
 import os
 import uuid
 from pathlib import Path
+from typing import BinaryIO
 from xml.sax.saxutils import escape
 
 import nibabel as nib
@@ -73,7 +75,20 @@ def write_label_map(path: Path, label_map: LabelMap, source: SourceGrid) -> None
 
 
 def _save(image: nib.Nifti1Image, path: Path) -> None:
-    nib.save(image, path)
+    if not path.name.lower().endswith(".gz"):
+        nib.save(image, path)
+        return
+    with path.open("wb") as file, _compressed(file) as stream:
+        image.to_file_map(image.make_file_map({"image": stream}))
+
+
+def _compressed(file: BinaryIO) -> gzip.GzipFile:
+    """Return a gzip stream into a file, without a name or a time in it; isal's is the faster."""
+    try:
+        from isal.igzip import IGzipFile
+    except ImportError:
+        return gzip.GzipFile("", "wb", 1, file, mtime=0)
+    return IGzipFile("", "wb", 2, file, mtime=0)  # type: ignore[no-untyped-call]
 
 
 def _remove(path: Path) -> None:

@@ -85,6 +85,18 @@ def load_network(
     return network.eval().requires_grad_(False).to(device)
 
 
+def fitting_weights(
+    plan: StagePlan, weights: Mapping[str, torch.Tensor], decoder_stop: int = 0
+) -> dict[str, torch.Tensor]:
+    """Return each tensor of a plan's network once, under its first name; nothing is computed.
+
+    Args and errors are those of :func:`load_network`.
+    """
+    with torch.device("meta"):
+        network = build_network(plan, decoder_stop)
+    return _fitting(network.state_dict(keep_vars=True), weights)
+
+
 def _plain_unet(plan: StagePlan) -> nn.Module:
     arch = plan.architecture
     unet: nn.Module = PlainConvUNet(
@@ -133,18 +145,26 @@ def _head_weight(plan: StagePlan, decoder_stop: int) -> float:
 
 
 def _copy_weights(network: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    names: dict[int, list[str]] = {}
     tensors = network.state_dict(keep_vars=True)
+    for name, tensor in _fitting(tensors, weights).items():
+        tensors[name].data.copy_(tensor)
+
+
+def _fitting(
+    tensors: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Return the weights under the first name that a network knows each of its tensors by."""
+    names: dict[int, list[str]] = {}
     for name, tensor in tensors.items():
         names.setdefault(id(tensor), []).append(name)
-    missing, misshapen = [], []
+    missing, misshapen, fitting = [], [], {}
     for aliases in names.values():
         given = [name for name in aliases if name in weights]
         misshapen += [n for n in given if weights[n].shape != tensors[n].shape]
-        if not given:
+        if given:
+            fitting[aliases[0]] = weights[given[0]]
+        else:
             missing.append(aliases[0])
-        elif given[0] not in misshapen:
-            tensors[given[0]].data.copy_(weights[given[0]])
     unknown = [name for name in weights if name not in tensors]
     problems = {"missing": missing, "unknown": unknown, "of another shape": misshapen}
     found = [f"{_listed(bad)} {what}" for what, bad in problems.items() if bad]
@@ -153,6 +173,7 @@ def _copy_weights(network: nn.Module, weights: Mapping[str, torch.Tensor]) -> No
             f"The weights do not fit the plan's network: {'; '.join(found)}. "
             "Use the plan that the network was trained with."
         )
+    return fitting
 
 
 def _listed(names: list[str]) -> str:

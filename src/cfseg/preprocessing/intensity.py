@@ -6,11 +6,13 @@ import torch
 
 from cfseg.plan import Intensity
 
+Hu = torch.Tensor | npt.NDArray[np.float32]
+
 AIR_HU = -1024.0
 """Scanners mark voxels outside the field of view with less than this; air is never below it."""
 
 
-def clamp(hu: npt.NDArray[np.float32], intensity: Intensity) -> None:
+def clamp(hu: Hu, intensity: Intensity) -> None:
     """Raise all values below :data:`AIR_HU` to it, or clamp to the plan's own limits; in place.
 
     It has to come before resampling: a spline rings next to padding of -3024 HU.
@@ -20,15 +22,15 @@ def clamp(hu: npt.NDArray[np.float32], intensity: Intensity) -> None:
         intensity: the plan's values.
     """
     lower, upper = intensity.clamp_hu or (AIR_HU, None)
-    torch.from_numpy(hu).clamp_(lower, upper)
+    torch.as_tensor(hu).clamp_(lower, upper)
 
 
-def normalize(hu: npt.NDArray[np.float32], intensity: Intensity) -> None:
+def normalize(hu: Hu, intensity: Intensity) -> None:
     """Clip to the foreground's percentiles, subtract its mean, divide by its deviation; in place.
 
     Args:
         hu: (Z, Y, X) in HU; afterwards z-scores.
         intensity: the plan's values.
     """
-    view = torch.from_numpy(hu)
+    view = torch.as_tensor(hu)
     view.clamp_(intensity.lower, intensity.upper).sub_(intensity.mean).div_(intensity.std)

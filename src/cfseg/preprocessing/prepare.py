@@ -1,30 +1,30 @@
-"""A CT becomes a network's input, the network's logits become a label map on the CT's grid.
+"""A CT becomes a network's input, by the plan that trained it, so that it sees what it saw then.
 
-Both follow the plan that trained the network, so that it sees at test time what it saw then.
+The way back is in :mod:`cfseg.preprocessing.restore`.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 
 from cfseg.geometry import Geometry, Triple, TripleMm
-from cfseg.plan import Resampling, StagePlan
+from cfseg.plan import StagePlan
 from cfseg.preprocessing.intensity import clamp, normalize
 from cfseg.preprocessing.resample import (
-    axis_matrix,
-    corner_matrix,
+    between_planes,
+    plane_matrix,
     resample,
-    resample_corners,
     separate_axis,
+    within_planes,
 )
-from cfseg.volume import LabelMap, Volume
+from cfseg.volume import Volume
 
 SLAB = 8
-"""Planes that come back from the network's grid at a time: a few MB, which stay in the cache."""
+"""Planes that are worked on at a time: a few MB, which stay in the cache."""
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -32,32 +32,43 @@ class Prepared:
     """What a network looks at, and what is needed to find the way back.
 
     Attributes:
-        array: (Z, Y, X) float32 z-scores on the network's grid, axes in the plan's order.
+        image: (Z, Y, X) float32 z-scores on the network's grid, axes in the plan's order.
         geometry: grid of the volume that it was made from.
         plan: the plan that it was made after.
     """
 
-    array: npt.NDArray[np.float32]
+    image: torch.Tensor
     geometry: Geometry
     plan: StagePlan
 
+    @property
+    def array(self) -> npt.NDArray[np.float32]:
+        """The image as a numpy array; of one on the CPU it is the same memory."""
+        array: npt.NDArray[np.float32] = self.image.cpu().numpy()
+        return array
 
-def prepare(volume: Volume, plan: StagePlan) -> Prepared:
-    """Normalize and resample a CT for a network (paper 2.1).
+
+def prepare(volume: Volume, plan: StagePlan, device: torch.device = CPU) -> Prepared:
+    """Normalize and resample a CT for a network (paper 2.1), a few planes at a time.
+
+    Beside the volume only one array exists, as large as the planes resampled within.
 
     Args:
         volume: (Z, Y, X) in HU; not changed.
         plan: gives the spacing, the intensities, the interpolation and the order of the two.
+        device: where the image is wanted, and resampled.
     """
+    shape = network_shape(volume.geometry, plan)
     hu = volume.hu.transpose(plan.transpose)
-    array = np.array(hu, dtype=np.float32, order="C")  # always a copy: it is changed in place
-    clamp(array, plan.intensity)
-    if plan.resampling.normalize_first:
-        normalize(array, plan.intensity)
-    array = _to_network_grid(array, volume.geometry, plan)
-    if not plan.resampling.normalize_first:
-        normalize(array, plan.intensity)
-    return Prepared(array, volume.geometry, plan)
+    rule = plan.resampling
+    axis = separate_axis(spacing(volume.geometry, plan), plan.spacing_mm, rule)
+    if rule.method == "spline" and axis in (1, 2):
+        image = resample(_ready(hu, plan, device), shape, rule.order, rule.order_z, axis)
+    else:
+        image = _by_slabs(hu, shape, plan, axis, device)
+    if not rule.normalize_first:
+        normalize(image, plan.intensity)
+    return Prepared(image, volume.geometry, plan)
 
 
 def network_shape(geometry: Geometry, plan: StagePlan) -> Triple:
@@ -67,117 +78,56 @@ def network_shape(geometry: Geometry, plan: StagePlan) -> Triple:
         geometry: grid of the volume.
         plan: gives spacing and order of axes.
     """
-    shape = _transposed(geometry.shape, plan)
-    sizes = zip(_spacing(geometry, plan), plan.spacing_mm, shape, strict=True)
+    shape = transposed(geometry.shape, plan)
+    sizes = zip(spacing(geometry, plan), plan.spacing_mm, shape, strict=True)
     z, y, x = (max(1, round(old / new * voxels)) for old, new, voxels in sizes)
     return z, y, x
 
 
-def restore_labels(logits: torch.Tensor | npt.NDArray[np.float32], prepared: Prepared) -> LabelMap:
-    """Bring logits back to the volume's grid and take the best class of each voxel.
-
-    Classes are compared one by one in slabs of a few planes, so memory stays at about that of the
-    logits themselves.
-
-    Args:
-        logits: (C, Z, Y, X) on the network's grid.
-        prepared: what the logits were computed from.
-
-    Returns:
-        FLARE labels on the grid of the volume.
-
-    Raises:
-        ValueError: the logits do not lie on the grid of ``prepared``.
-    """
-    plan = prepared.plan
-    expected = (len(plan.labels), *prepared.array.shape)
-    if tuple(logits.shape) != expected:
-        raise ValueError(f"logits of shape {tuple(logits.shape)}, expected {expected}")
-    shape = _transposed(prepared.geometry.shape, plan)
-    ids = np.empty(shape, dtype=np.uint8)
-    with torch.inference_mode():
-        classes = torch.as_tensor(logits, dtype=torch.float32)
-        for planes, candidates in _resampled(classes, shape, prepared):
-            ids[planes] = _winners(candidates, plan.labels).cpu().numpy()
-    back = np.argsort(plan.transpose)
-    return LabelMap(np.ascontiguousarray(ids.transpose(back)), prepared.geometry)
-
-
-def _to_network_grid(
-    array: npt.NDArray[np.float32], geometry: Geometry, plan: StagePlan
-) -> npt.NDArray[np.float32]:
-    rule = plan.resampling
-    shape = network_shape(geometry, plan)
-    image = torch.from_numpy(array)
-    if rule.method == "trilinear":
-        return resample_corners(image, shape).numpy()
-    axis = separate_axis(_spacing(geometry, plan), plan.spacing_mm, rule)
-    return resample(image, shape, rule.order, rule.order_z, axis).numpy()
-
-
-def _resampled(
-    logits: torch.Tensor, shape: Triple, prepared: Prepared
-) -> Iterator[tuple[slice, Iterator[torch.Tensor]]]:
-    """Yield ranges of planes on the volume's grid with each class's logits on them."""
-    plan = prepared.plan
-    rule = plan.resampling
-    axis = separate_axis(plan.spacing_mm, _spacing(prepared.geometry, plan), rule)
-    if rule.method == "trilinear":
-        yield from _linear_slabs(logits, shape, corner_matrix(shape[0], logits.shape[1]), True)
-    elif rule.logits_order == 1 and axis in (None, 0):
-        order_z = _order_of_planes(rule, axis)
-        yield from _linear_slabs(
-            logits, shape, axis_matrix(shape[0], logits.shape[1], order_z), False
-        )
-    else:
-        order, order_z = rule.logits_order, rule.logits_order_z
-        whole = (resample(c.contiguous(), shape, order, order_z, axis) for c in logits)
-        yield slice(0, shape[0]), whole
-
-
-def _order_of_planes(rule: Resampling, axis: int | None) -> int:
-    return rule.logits_order_z if axis == 0 else rule.logits_order
-
-
-def _linear_slabs(
-    logits: torch.Tensor, shape: Triple, between_planes: torch.Tensor, corners: bool
-) -> Iterator[tuple[slice, Iterator[torch.Tensor]]]:
-    """Interpolate linearly within planes and by a matrix (n_out, n_in) between them."""
-    matrix = between_planes.to(logits.device)
-    for start in range(0, shape[0], SLAB):
-        planes = slice(start, min(start + SLAB, shape[0]))
-        used = matrix[planes].any(dim=0).nonzero()
-        below, above = int(used.min()), int(used.max()) + 1
-        weights = matrix[planes, below:above]
-        yield planes, (_slab(c[below:above], weights, shape, corners) for c in logits)
-
-
-def _slab(
-    source: torch.Tensor, weights: torch.Tensor, shape: Triple, corners: bool
-) -> torch.Tensor:
-    """Return (planes, Y, X) on the volume's grid from the planes of the network's that it needs."""
-    planes = (weights @ source.flatten(1)).view(-1, *source.shape[1:])
-    if tuple(planes.shape[1:]) == shape[1:]:
-        return planes
-    return F.interpolate(planes[None], size=shape[1:], mode="bilinear", align_corners=corners)[0]
-
-
-def _winners(candidates: Iterator[torch.Tensor], labels: tuple[int, ...]) -> torch.Tensor:
-    """Return the label of the class with the largest logit; the first of equals, as argmax."""
-    best = next(candidates).clone()
-    ids = torch.full(best.shape, labels[0], dtype=torch.uint8, device=best.device)
-    for label, logit in zip(labels[1:], candidates, strict=True):
-        ids.masked_fill_(logit > best, label)
-        torch.maximum(best, logit, out=best)
-    return ids
-
-
-def _transposed(shape: Triple, plan: StagePlan) -> Triple:
+def transposed(shape: Triple, plan: StagePlan) -> Triple:
+    """Return a volume's shape with its axes in the plan's order."""
     z, y, x = (shape[axis] for axis in plan.transpose)
     return z, y, x
 
 
-def _spacing(geometry: Geometry, plan: StagePlan) -> TripleMm:
+def spacing(geometry: Geometry, plan: StagePlan) -> TripleMm:
     """Return the spacing of a volume's grid, axes in the plan's order."""
     z, y, x = (geometry.spacing_mm[axis] for axis in plan.transpose)
     return z, y, x
+
+
+def _ready(hu: npt.NDArray[Any], plan: StagePlan, device: torch.device) -> torch.Tensor:
+    """Return HU as a float32 tensor of its own, clamped and, if the plan says so, normalized."""
+    raw = torch.from_numpy(np.array(hu, order="C"))
+    if device.type == "cuda":
+        raw = raw.pin_memory().to(device, non_blocking=True)
+    image = raw.to(torch.float32)
+    clamp(image, plan.intensity)
+    if plan.resampling.normalize_first:
+        normalize(image, plan.intensity)
+    return image
+
+
+def _by_slabs(
+    hu: npt.NDArray[Any], shape: Triple, plan: StagePlan, axis: int | None, device: torch.device
+) -> torch.Tensor:
+    """Resample within the planes, slab by slab, then between them, in place."""
+    rule, count = plan.resampling, hu.shape[0]
+    corners = rule.method == "trilinear"
+    order = 1 if corners else rule.order
+    image = torch.empty((max(count, shape[0]), *shape[1:]), device=device)
+    lowest, highest = [], []
+    for start in range(0, count, SLAB):
+        slab = _ready(hu[start : start + SLAB], plan, device)
+        planes = image[start : start + len(slab)]
+        planes.copy_(within_planes(slab, shape[1:], order, corners))
+        if order > 1:
+            lowest.append(slab.amin(dim=(1, 2), keepdim=True))
+            highest.append(slab.amax(dim=(1, 2), keepdim=True))
+            if axis == 0:  # each plane keeps its own range, as in nnU-Net
+                planes.clamp_(lowest[-1], highest[-1])
+    matrix = plane_matrix(shape[0], count, rule, axis)
+    image = between_planes(image, matrix)
+    if order > 1 and axis is None:
+        image.clamp_(torch.cat(lowest).min(), torch.cat(highest).max())
+    return image

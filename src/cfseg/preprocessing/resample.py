@@ -18,6 +18,8 @@ from cfseg.geometry import Triple, TripleMm
 from cfseg.plan import Resampling
 
 Order = Literal[0, 1, 2, 3, 4, 5]
+COLUMNS = 1 << 14
+"""Voxels of a plane that are resampled between the planes at a time."""
 
 
 @lru_cache(maxsize=32)
@@ -99,30 +101,69 @@ def resample(
     )
     result = image
     for each in in_order:
-        result = _along(result, each, shape[each], order)
+        result = along(result, each, shape[each], order)
     if order > 1 and result is not image:
         lower = image.amin(dim=in_order, keepdim=True)
         result = result.clamp_(lower, image.amax(dim=in_order, keepdim=True))
-    return result if axis is None else _along(result, axis, shape[axis], order_z)
+    return result if axis is None else along(result, axis, shape[axis], order_z)
 
 
-def resample_corners(image: torch.Tensor, shape: Triple) -> torch.Tensor:
-    """Return the image resampled trilinearly, centers of the corner voxels aligned.
-
-    This is what the paper's authors do in their released code.
+def plane_matrix(n_out: int, n_in: int, rule: Resampling, axis: int | None) -> torch.Tensor:
+    """Return the operator between the planes of an image, (n_out, n_in).
 
     Args:
-        image: (Z, Y, X) float32. Returned itself if it has that shape already.
-        shape: (z, y, x) wanted.
+        n_out: planes after.
+        n_in: planes before.
+        rule: of the plan.
+        axis: the one that :func:`separate_axis` found.
     """
-    if tuple(image.shape) == shape:
-        return image
-    batch = image[None, None]
-    return F.interpolate(batch, size=shape, mode="trilinear", align_corners=True)[0, 0]
+    if rule.method == "trilinear":
+        return corner_matrix(n_out, n_in)
+    return axis_matrix(n_out, n_in, rule.order_z if axis == 0 else rule.order)
 
 
-def _along(image: torch.Tensor, axis: int, length: int, order: int) -> torch.Tensor:
-    """Resample one axis of (Z, Y, X)."""
+def within_planes(
+    planes: torch.Tensor, shape: tuple[int, int], order: int, corners: bool = False
+) -> torch.Tensor:
+    """Return planes (n, Y, X) resampled to a shape (y, x), each by itself; not clipped.
+
+    Args:
+        planes: float32. Returned themselves if they have that shape already.
+        shape: wanted.
+        order: of the spline.
+        corners: the centers of the corner voxels are aligned, not the edges; order 1 only.
+    """
+    if tuple(planes.shape[1:]) == shape:
+        return planes
+    if corners:
+        return F.interpolate(planes[None], size=shape, mode="bilinear", align_corners=True)[0]
+    # Axes that shrink go first: what follows has less to do.
+    for axis in sorted((1, 2), key=lambda a: (shape[a - 1] / planes.shape[a], -a)):
+        planes = along(planes, axis, shape[axis - 1], order)
+    return planes
+
+
+def between_planes(image: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """Resample between planes, in place, some columns of voxels at a time; not clipped.
+
+    Args:
+        image: (n, Y, X) float32 with room for the planes before and after, whichever are more.
+        matrix: (after, before).
+
+    Returns:
+        The planes after, a view of ``image``.
+    """
+    after, before = matrix.shape
+    if after != before or not torch.equal(matrix, torch.eye(after)):
+        columns = image.flatten(1)
+        matrix = matrix.to(image.device)
+        for some in torch.split(columns, COLUMNS, dim=1):
+            some[:after] = matrix @ some[:before]
+    return image[:after]
+
+
+def along(image: torch.Tensor, axis: int, length: int, order: int) -> torch.Tensor:
+    """Return (Z, Y, X) with one axis resampled to a length, by splines; not clipped."""
     if image.shape[axis] == length:
         return image
     matrix = axis_matrix(length, image.shape[axis], order).to(image.device)

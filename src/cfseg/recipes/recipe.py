@@ -21,6 +21,7 @@ from cfseg.recipes.v1 import V1Values
 
 M = TypeVar("M", bound=Frozen)
 OrganId = Annotated[int, Field(ge=1, le=13)]
+Pad = Literal["zero", "edge"]
 
 
 class Step(Frozen):
@@ -90,20 +91,26 @@ class Cascade(Frozen):
         step: per stage.
         gaussian: weight the windows by a Gaussian when they are put together.
         mirror: average over the mirror images of each window (8 times the work).
+        pad: what surrounds a region smaller than a window: ``zero`` (the mean intensity, as in
+            nnU-Net's training) or its own ``edge``.
         decoder_stop: how many of the finest decoder stages the coarse network leaves out.
         region: from coarse mask to region.
         merge: of tumor and organ masks.
         clean: of organs.
+        int8_dsc_loss: mean DSC that int8 networks may lose on the scans that they are checked
+            with, 0 to 1; with more they are not kept.
     """
 
     stages: tuple[Role, ...] = ROLES
     step: Step = Step()
     gaussian: bool = False
     mirror: bool = False
+    pad: Pad = "zero"
     decoder_stop: Annotated[int, Field(ge=0, le=2)] = 0
     region: Region = Region()
     merge: Merge = Merge()
     clean: Clean = Clean()
+    int8_dsc_loss: Annotated[float, Field(ge=0, le=1)] = 0.005
 
     @field_validator("stages", mode="before")
     @classmethod

@@ -1,0 +1,1 @@
+"""What cfseg costs, measured on this machine and against stock nnU-Net; ``make bench``."""

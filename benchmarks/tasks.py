@@ -1,0 +1,229 @@
+"""Single measurements. Each runs in a process of its own, so that its peak memory is its own."""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from time import perf_counter, time
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.cases import abdomen, plan_of, role_of, synthetic_scan, weights_of
+from cfseg.inference.budget import Budget, parse_size
+from cfseg.inference.cascade import Stages, segment_volume
+from cfseg.inference.predictor import Stage, Windows, predict_labels
+from cfseg.inference.process_memory import peak_bytes
+from cfseg.inference.steps import Timed, measure
+from cfseg.io import read_scan, write_label_map
+from cfseg.networks.backends import OnDemand, load
+from cfseg.networks.operations import sgemm_gflops
+from cfseg.preprocessing.body import body_box
+from cfseg.recipes.recipe import Cascade, Step
+from cfseg.volume import LabelMap
+
+CPU = torch.device("cpu")
+Values = dict[str, Any]
+
+
+def stage_of(name: str, backend: str, quick: bool) -> Stage:
+    """Return a stage with random weights, loaded when it is first called."""
+    plan = plan_of(name, quick=quick)
+    network = OnDemand(lambda: load(plan, weights_of(plan), CPU, 0, backend))
+    return Stage(role_of(name), name, plan, network, CPU, backend)
+
+
+def ours(v: Values) -> Values:
+    """File to file with one network over the whole scan, or, cropped, over the body."""
+    stage = stage_of(v["plan"], v["backend"], v["quick"])
+    stage.network.ready()
+    timed = Timed(stage.network, v.get("most"))
+    stage = Stage(stage.role, stage.name, stage.plan, timed, CPU, stage.backend)
+    windows = Windows(v["step"], v["gaussian"], v["mirror"])
+    seconds, start = {}, perf_counter()
+    scan = read_scan(Path(v["scan"]))
+    seconds["read"] = perf_counter() - start
+    whole = LabelMap.empty(scan.volume.geometry)
+    box = body_box(scan.volume) if v["crop"] else None
+    part = scan.volume if box is None else scan.volume.crop(box)
+    found = predict_labels(stage, part, windows)
+    whole.ids[box.slices if box else np.s_[:]] = found.ids
+    writing = perf_counter()
+    write_label_map(Path(v["out"]), whole, scan.source)
+    end = perf_counter()
+    seconds |= {"write": end - writing, "network": sum(timed.seconds), "total": end - start}
+    return {"seconds": seconds, "forwards": timed.calls, "each": timed.seconds}
+
+
+def stock(v: Values) -> Values:
+    """The same with nnU-Net's own predictor, reader and writer."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "inference"))
+    tools = import_module("stock")
+    plan = plan_of(v["plan"], quick=v["quick"])
+    with tools.quiet():
+        from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+        from nnunetv2.inference.export_prediction import (
+            export_prediction_from_logits as export,
+        )
+
+        made = tools.Stock(plan)
+        timed: dict[str, Any] = {}
+
+        class Network(torch.nn.Module):
+            """Counts the time of the network, and repeats its answer when that is asked for."""
+
+            def __init__(self, inner: torch.nn.Module) -> None:
+                super().__init__()
+                self.inner = inner
+                self.timed = timed["runner"] = Timed(inner, v.get("most"))
+
+            def forward(self, window: torch.Tensor) -> torch.Tensor:
+                return self.timed(window)
+
+        network_of = made.network
+        made.network = lambda weights: Network(network_of(weights))
+        predictor = tools.stock_predictor(
+            made, weights_of(plan), v["step"], v["gaussian"], v["mirror"]
+        )
+        seconds, start = {}, perf_counter()
+        raw, properties = SimpleITKIO().read_images([v["scan"]])
+        seconds["read"] = perf_counter() - start
+        preprocessor = made.configuration.preprocessor_class(verbose=False)
+        data, _, properties = preprocessor.run_case_npy(
+            raw, None, properties, made.manager, made.configuration, made.dataset
+        )
+        logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data)).cpu()
+        writing = perf_counter()
+        target = str(v["out"]).removesuffix(".nii.gz")
+        export(logits, properties, made.configuration, made.manager, made.dataset, target, False)
+        end = perf_counter()
+    each, calls = timed["runner"].seconds, timed["runner"].calls
+    seconds |= {"export": end - writing, "network": sum(each), "total": end - start}
+    return {"seconds": seconds, "forwards": calls, "each": each}
+
+
+def steps(v: Values) -> Values:
+    """The table of steps of one stage; a few windows are run, the others derived."""
+    stage = stage_of(v["plan"], v["backend"], v["quick"])
+    scan = read_scan(Path(v["scan"]))
+    stage.network.ready()
+    cost = measure(stage, scan.volume, Windows(v["step"]), most=v["most"])
+    return vars(cost) | {"gflops": cost.gflops, "percent_of_sgemm": cost.percent_of_sgemm}
+
+
+def cascade(v: Values) -> Values:
+    """The whole cascade on the phantom's true region; each network runs two windows of its own."""
+    scan_file, labels = synthetic_scan(tuple(v["shape"]), tuple(v["spacing_mm"]), Path(v["folder"]))
+    region = abdomen(labels).shape
+    budget = Budget(None if v["max_memory"] is None else parse_size(v["max_memory"]), CPU)
+    start = perf_counter()
+    scan = read_scan(scan_file)
+    read = perf_counter() - start
+    body = body_box(scan.volume)
+    truth = labels.crop(body)
+    truth = LabelMap(truth.ids.copy(), truth.geometry)
+    del labels
+    timed: dict[str, list[Timed]] = {}
+
+    def part(name: str) -> Stage:
+        plan = plan_of(name, quick=v["quick"])
+
+        def network() -> Timed:
+            made = Timed(load(plan, weights_of(plan), CPU, 0, v["backend"]), 2)
+            timed.setdefault(name, []).append(made)
+            return made
+
+        return Stage(role_of(name), name, plan, OnDemand(network), CPU, v["backend"])
+
+    parts = {name: part(name) for name in ("coarse", "tumor_1", "tumor_2", "organ")}
+    values = Cascade(step=Step(coarse=1.0, tumor=v["step"], organ=v["step"]))
+    counts: dict[str, int] = {}
+    # The coarse network runs for its time and memory; what it found is replaced by the truth.
+    alone = Stages(coarse=parts["coarse"])
+    coarse_only = values.model_copy(update={"stages": ("coarse",)})
+    report = lambda name, _, of: counts.__setitem__(name, of)  # noqa: E731
+    first = segment_volume(scan.volume, alone, coarse_only, report, budget=budget)
+    memory = {(("coarse",), body): truth}
+    fine = Stages(parts["coarse"], (parts["tumor_1"], parts["tumor_2"]), parts["organ"])
+    result = segment_volume(scan.volume, fine, values, report, memory, budget)
+    writing = perf_counter()
+    write_label_map(Path(v["out"]), result.label_map, scan.source)
+    seconds = read + perf_counter() - writing
+    seconds += sum(first.seconds.values()) + sum(result.seconds.values())
+    each = {name: [s for t in made for s in t.seconds] for name, made in timed.items()}
+    network = sum(map(sum, each.values()))
+    return {
+        "windows": counts,
+        "rest": seconds - network,
+        "each": each,
+        "region": region,
+        "memory": budget.as_dict(),
+    }
+
+
+def sgemm(_: Values) -> Values:
+    """What the machine does at matrix products."""
+    return {"gflops": sgemm_gflops(4096, 5)}
+
+
+def start(v: Values) -> Values:
+    """From the start of Python to the first window of the bundled model."""
+    from cfseg.segmenter import Segmenter
+
+    class Reached(Exception):  # noqa: N818 - it is no error
+        pass
+
+    def stop(*_: object) -> None:
+        raise Reached
+
+    with contextlib.suppress(Reached):
+        Segmenter(backend=v["backend"]).segment(v["scan"], stop)
+    return {"seconds": time() - v["begun"]}
+
+
+def batch(v: Values) -> Values:
+    """Ten phantoms with the bundled model: everything but the network, per case."""
+    from cfseg.segmenter import Segmenter
+
+    segmenter = Segmenter(backend=v["backend"])
+    rests = []
+    for file in sorted(Path(v["folder"]).glob("*.nii.gz")):
+        timed: list[Timed] = []
+
+        def listen(stage: Stage | None, timed: list[Timed] = timed) -> Stage | None:
+            if stage is None:
+                return None
+            timed.append(Timed(stage.network))
+            return Stage(stage.role, stage.name, stage.plan, timed[-1], CPU, stage.backend)
+
+        found = segmenter.stages
+        segmenter.stages = Stages(
+            listen(found.coarse), tuple(listen(s) for s in found.tumor), listen(found.organ)
+        )
+        start = perf_counter()
+        segmenter.segment(file).save(Path(v["out"]))
+        rests.append(perf_counter() - start - sum(sum(t.seconds) for t in timed))
+        segmenter.stages = found
+    return {"rests": rests}
+
+
+TASKS: dict[str, Callable[[Values], Values]] = {
+    task.__name__: task for task in (ours, stock, steps, cascade, sgemm, start, batch)
+}
+
+
+def main() -> None:
+    """Run the task that the command line names and print what it found as JSON."""
+    name, values = sys.argv[1], json.loads(sys.argv[2])
+    torch.set_num_threads(values.get("threads") or len(os.sched_getaffinity(0)))
+    found = TASKS[name](values)
+    found["peak_mb"] = peak_bytes(CPU) / 1e6
+    print("RESULT " + json.dumps(found, default=str))
+
+
+if __name__ == "__main__":
+    main()

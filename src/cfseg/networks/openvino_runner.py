@@ -1,0 +1,49 @@
+"""OpenVINO runs a graph on the CPU: same call as a torch module, tensors in and out."""
+
+import numpy as np
+import torch
+
+from cfseg.errors import ModelError
+from cfseg.networks.openvino_silent import ov
+
+_SETTINGS = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+
+
+class OpenVINORunner:
+    """A compiled graph.
+
+    Args:
+        graph: from a window (1, 1, Z, Y, X) to logits (1, C, Z, Y, X).
+        threads: of the CPU.
+    """
+
+    def __init__(self, graph: ov.Model, threads: int) -> None:
+        settings = _SETTINGS | {"INFERENCE_NUM_THREADS": threads}
+        self._compiled = ov.Core().compile_model(graph, "CPU", settings)
+        self._request: ov.InferRequest | None = None
+
+    def __call__(self, window: torch.Tensor) -> torch.Tensor:
+        """Return the logits; they are valid until the next call."""
+        if self._request is None:
+            self._request = self._compiled.create_infer_request()
+        array = np.ascontiguousarray(window.numpy(), dtype=np.float32)
+        found = self._request.infer([array], share_inputs=True, share_outputs=True)
+        return torch.from_numpy(found[0])
+
+    def rest(self) -> None:
+        """Give back the memory between the layers until the next call."""
+        self._request = None
+        self._compiled.release_memory()
+
+
+def load_graph(xml: bytes, weights: bytes) -> OpenVINORunner:
+    """Return a stored graph, ready to predict with as many threads as torch has been given.
+
+    Raises:
+        ModelError: it is no OpenVINO graph.
+    """
+    try:
+        graph = ov.Core().read_model(xml, weights)
+    except RuntimeError as error:
+        raise ModelError(f"not an OpenVINO graph ({error}); make the bundle again") from error
+    return OpenVINORunner(graph, torch.get_num_threads())

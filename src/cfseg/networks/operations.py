@@ -1,0 +1,53 @@
+"""How many operations a network takes for a window, and how many this machine can do."""
+
+from math import ceil, prod
+from time import perf_counter
+
+import torch
+
+from cfseg.plan import StagePlan
+
+
+def window_operations(plan: StagePlan, decoder_stop: int = 0) -> int:
+    """Return the floating-point operations of one window.
+
+    A multiplication and an addition count as two. Convolutions, transposed ones too, are counted;
+    norms and activations, a hundredth of the whole, are not.
+
+    Args:
+        plan: gives the architecture and the size of the window.
+        decoder_stop: see :func:`cfseg.networks.build.build_network`.
+    """
+    arch, shapes = plan.architecture, []
+    shape: tuple[int, ...] = plan.patch
+    total, before = 0, 1
+    for stage, features in enumerate(arch.features):
+        shape = tuple(ceil(n / s) for n, s in zip(shape, arch.strides[stage], strict=True))
+        shapes.append(shape)
+        kernel, voxels = prod(arch.kernel_sizes[stage]), prod(shape)
+        inner = (arch.n_conv_encoder[stage] - 1) * features
+        total += voxels * kernel * features * (before + inner)
+        before = features
+    last = len(arch.features) - 1
+    for step in range(last - decoder_stop):
+        stage = last - 1 - step
+        features, voxels = arch.features[stage], prod(shapes[stage])
+        kernel, layers = prod(arch.kernel_sizes[stage]), arch.n_conv_decoder[step]
+        # Each voxel of a transposed convolution's result has one voxel below it.
+        total += voxels * arch.features[stage + 1] * features
+        total += voxels * kernel * features * (2 * features + (layers - 1) * features)
+    finest = decoder_stop
+    total += prod(shapes[finest]) * arch.features[finest] * len(plan.labels)
+    return 2 * total
+
+
+def sgemm_gflops(size: int = 2048, repeats: int = 3) -> float:
+    """Return the best of a few products of square matrices, in 1e9 operations per second."""
+    one, other = torch.rand(size, size), torch.rand(size, size)
+    out = one @ other
+    seconds = []
+    for _ in range(repeats):
+        start = perf_counter()
+        torch.mm(one, other, out=out)
+        seconds.append(perf_counter() - start)
+    return 2 * size**3 / min(seconds) / 1e9
