@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_batch import ct
 
 from cfseg import quantize as module
 from cfseg.bundle.bundle import read_manifest
@@ -13,6 +12,7 @@ from cfseg.errors import ModelError, UsageError
 from cfseg.phantoms.cohort import write_cohort
 from cfseg.quantize import quantize
 from cfseg.segmenter import Segmenter
+from tiny_ct import ct
 
 needs_nncf = pytest.mark.skipif(
     find_spec("nncf") is None or find_spec("openvino") is None,

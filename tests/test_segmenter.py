@@ -4,11 +4,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from test_batch import ct
 
 import cfseg
 from cfseg.errors import InputError, UsageError
 from cfseg.segmenter import Segmenter
+from tiny_ct import ct
 
 AXES = [
     "".join(pair[k] for pair, k in zip(order, ends, strict=True))

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from test_batch import ct
 
 from cfseg.batch import plan_jobs, predict_many, read_shard
 from cfseg.batch.claims import claimed
@@ -18,6 +17,7 @@ from cfseg.errors import EXIT_NONE_DONE, UsageError
 from cfseg.io import ReadingOptions
 from cfseg.io.atomic import sweep
 from cfseg.segmenter import Segmenter
+from tiny_ct import ct
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_attempts_are_counted_until_something_changes(segmenter, tmp_path):
 def test_why_a_finished_case_is_done_again(segmenter, tiny_bundle, tmp_path):
     scan, out = ct(tmp_path / "in" / "x.nii.gz"), tmp_path / "out"
     other = Segmenter(
-        tiny_bundle, "cpu", 1, ("region.margin_mm=33",), ReadingOptions(allow_gaps=True)
+        tiny_bundle, "cpu", 1, ("region.margin_mm=33",), options=ReadingOptions(allow_gaps=True)
     )
 
     def again(with_: Segmenter) -> list[str]:
@@ -193,7 +193,7 @@ def test_d03_each_series_is_a_case(tmp_path, tiny_bundle):
     second_series(folder)
     jobs = plan_jobs([folder], tmp_path / "out", options)
     assert [(job.case, job.series) for job in jobs] == [("PAT_series1", 1), ("PAT_series2", 2)]
-    both = Segmenter(tiny_bundle, "cpu", 1, (), options)
+    both = Segmenter(tiny_bundle, "cpu", 1, options=options)
     summary = predict_many([folder], tmp_path / "out", both)
     assert [case.case for case in summary.cases] == ["PAT_series1", "PAT_series2"]
     assert all(case.ok for case in summary.cases)
