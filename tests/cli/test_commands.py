@@ -24,7 +24,7 @@ def run(code: str) -> str:
 def test_import_and_help_load_neither_torch_nor_nnunet() -> None:
     loaded = run(
         "import sys, cfseg, cfseg.cli\n"
-        "print([m for m in ('torch', 'nnunetv2', 'nibabel', 'scipy', 'matplotlib', 'jinja2') "
+        "print([m for m in ('torch', 'nnunetv2', 'numpy', 'pydantic', 'nibabel', 'scipy', 'matplotlib', 'jinja2') "
         "if m in sys.modules])"
     )
     assert loaded.strip() == "[]"

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
-from cfseg.plan import ROLES, Role
-
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from cfseg.plan import Role
     from cfseg.training.pipeline import Pipeline
 
 
@@ -194,8 +193,9 @@ def _print_cost(pipeline: "Pipeline") -> None:
     typer.echo(write_cost(pipeline.work, pipeline.training))
 
 
-def _role(stage: str | None) -> Role | None:
+def _role(stage: str | None) -> "Role | None":
     from cfseg.errors import UsageError
+    from cfseg.plan import ROLES
 
     if stage is None:
         return None
