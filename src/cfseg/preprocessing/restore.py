@@ -68,8 +68,12 @@ class Restoration:
         rule, geometry = self.plan.resampling, prepared.geometry
         self.axis = separate_axis(self.plan.spacing_mm, spacing(geometry, self.plan), rule)
         if self.by_planes:
-            self.matrix = self._matrix().to(self.ids.device)
-            reach = [row.nonzero() for row in self._matrix()]
+            matrix = self._matrix()
+            self.matrix = matrix.to(self.ids.device)
+            self.same_planes = matrix.shape[0] == matrix.shape[1] and bool(
+                torch.equal(matrix, torch.eye(len(matrix)))
+            )
+            reach = [row.nonzero() for row in matrix]
             self.needs = [(int(r.min()), int(r.max()) + 1) for r in reach]
 
     def add(self, planes: torch.Tensor) -> None:
@@ -143,7 +147,8 @@ class Restoration:
         """Return one class on planes (n, Y, X) of the volume's grid."""
         here = [piece[number].float().flatten(1) for piece in source]
         flat = here[0] if len(here) == 1 else torch.cat(here)
-        planes = (weights @ flat).view(-1, *source[0].shape[2:])
+        between = flat if self.same_planes else weights @ flat
+        planes = between.view(-1, *source[0].shape[2:])
         size = self.shape[1:]
         if tuple(planes.shape[1:]) == size:
             return planes
@@ -173,11 +178,15 @@ def winners(candidates: Iterator[torch.Tensor], labels: tuple[int, ...]) -> torc
         uint8 of the logits' shape.
     """
     best = next(candidates).clone()
-    ids = torch.full(best.shape, labels[0], dtype=torch.uint8, device=best.device)
-    for label, logit in zip(labels[1:], candidates, strict=True):
-        ids.masked_fill_(logit > best, label)
+    classes = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
+    for number, logit in zip(range(1, len(labels)), candidates, strict=True):
+        # A later class has the larger number, so the larger one is the one that won last.
+        won = (logit > best).view(torch.uint8).mul_(number)
+        torch.maximum(classes, won, out=classes)
         torch.maximum(best, logit, out=best)
-    return ids
+    if labels == tuple(range(len(labels))):
+        return classes
+    return torch.tensor(labels, dtype=torch.uint8, device=best.device)[classes.int()]
 
 
 def _cut(pieces: list[torch.Tensor], start: int, stop: int) -> list[torch.Tensor]:
