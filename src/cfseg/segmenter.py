@@ -173,7 +173,7 @@ class Segmenter:
             ResourceError: memory ran out.
         """
         start = perf_counter()
-        budget = Budget(self._limit(), self.device)
+        budget = Budget(self._limit(), self.device, asked=self.max_memory is not None)
         if isinstance(scan, str | Path):
             scan = self.ahead.take(Path(scan), series)
         elif not isinstance(scan, Scan):

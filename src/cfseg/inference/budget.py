@@ -54,6 +54,7 @@ class Budget:
     Attributes:
         limit: bytes that the process, or the GPU, may use in all; None for no limit.
         device: whose memory counts.
+        asked: whether a user set the limit; then nothing is held beyond what the run needs.
         planned: the largest plan so far, in bytes, with what was in use before.
         buffers: of that plan.
         given_up: what was given up to stay within the limit.
@@ -61,6 +62,7 @@ class Budget:
 
     limit: int | None
     device: torch.device
+    asked: bool = True
     planned: int = 0
     buffers: Buffers = field(default_factory=dict)
     given_up: list[str] = field(default_factory=list)

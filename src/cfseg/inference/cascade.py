@@ -250,7 +250,8 @@ class _Run:
         return self.budget.sums(stage, geometry, others, whole=whole, mirror=mirror)
 
     def windows(self, stage: Stage) -> Windows:
-        values, limited = self.cascade, self.budget is not None and self.budget.limit is not None
+        values, budget = self.cascade, self.budget
+        limited = budget is not None and budget.limit is not None and budget.asked
         return Windows(
             getattr(values.step, stage.role),
             values.gaussian,
