@@ -2,7 +2,9 @@
 
 Mode ``flare23``, for each case and label:
 
-- arrays are compared as they are stored; affines are not looked at, shapes must match;
+- label maps are compared on the axes that the reference is stored with. One departure: a prediction
+  with other axes is turned by its affine, one on another grid is refused (the official script looks
+  at arrays alone);
 - decided on the whole volume: the label is in neither map: 1 and 1; in one only: 0 and 0;
 - aorta, inferior vena cava and esophagus count only on slices that the reference labels, along the
   third axis of the reference's file as stored; the last of these slices is left out (the official

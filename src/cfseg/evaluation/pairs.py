@@ -89,11 +89,11 @@ class UnreadableError(InputError):
 
 
 def read_pair(pred: Path | None, ref: Path, mode: Mode) -> Read:
-    """Read both label maps onto the same axes.
+    """Read both label maps onto the same axes; a prediction stored with others is turned.
 
-    In ``flare23`` they are those that the files are stored with: the official evaluation compares
-    arrays as they lie there, whatever the affines say, cuts slices along the third axis and takes
-    the spacing from the reference's header. In ``corrected`` they are axial.
+    In ``flare23`` they are those that the reference is stored with: the official evaluation cuts
+    slices along the third axis and takes the spacing from the reference's header. In ``corrected``
+    they are axial.
 
     Args:
         pred: the prediction; None for one that is empty.
@@ -104,57 +104,43 @@ def read_pair(pred: Path | None, ref: Path, mode: Mode) -> Read:
         UnreadableError: the prediction is refused, or (``E_GRID``) does not fit the reference.
         InputError: the reference is refused.
     """
-    as_stored = RULES[mode].as_stored
     reference, source = read_label_map(ref)
-    if pred is None:
-        prediction, note = LabelMap.empty(reference.geometry), ""
-        other = source
-    else:
+    prediction, note = LabelMap.empty(reference.geometry), ""
+    if pred is not None:
         try:
             prediction, other = read_label_map(pred)
         except InputError as error:
             raise UnreadableError(error.message, code=error.code) from error
-        note = _check_grids(prediction, reference, (other, source), (pred, ref), mode)
-    if not as_stored:
+        _check_grids(prediction, reference, pred, ref)
+        note = _turned(other, source) if RULES[mode].as_stored else ""
+    if not RULES[mode].as_stored:
         z, y, x = reference.geometry.spacing_mm
         return Read(prediction.ids.T, reference.ids.T, (x, y, z))
     # One memory order for both: mixing them makes every comparison slow.
-    stored = (other.to_stored(prediction.ids), source.to_stored(reference.ids))
-    one, two = (np.asfortranarray(ids) for ids in stored)
+    one, two = (
+        np.asfortranarray(source.to_stored(label_map.ids)) for label_map in (prediction, reference)
+    )
     return Read(one, two, _zooms_mm(source), note)
 
 
-def _check_grids(
-    prediction: LabelMap,
-    reference: LabelMap,
-    sources: tuple[SourceGrid, SourceGrid],
-    paths: tuple[Path, Path],
-    mode: Mode,
-) -> str:
-    """Return a note where the grids differ in a way that the mode does not look at."""
-    if prediction.geometry.matches(reference.geometry) and not RULES[mode].as_stored:
-        return ""
-    one, other = sources
-    names = (
-        f"prediction {paths[0].name} has {_grid(prediction)}, reference {paths[1].name} has "
-        f"{_grid(reference)}"
-    )
-    if not RULES[mode].as_stored or one.shape != other.shape:
+def _check_grids(prediction: LabelMap, reference: LabelMap, pred: Path, ref: Path) -> None:
+    if not prediction.geometry.matches(reference.geometry):
         raise UnreadableError(
-            f"the grids differ: {names}; resample the prediction to the reference's grid",
+            f"the grids differ: prediction {pred.name} has {_grid(prediction)}, reference "
+            f"{ref.name} has {_grid(reference)}; resample the prediction to the reference's grid",
             code="E_GRID",
         )
-    if _same_place(one, other):
+
+
+def _turned(other: SourceGrid, source: SourceGrid) -> str:
+    """Return a note where the official script would compare voxels of different places."""
+    stored = [Geometry(grid.shape, grid.affine) for grid in (other, source)]
+    if stored[0].matches(stored[1]):
         return ""
     return (
-        f"{names}, on stored axes that differ; the arrays are compared as stored, as the official "
-        "evaluation does (--mode corrected compares by place)"
+        "turned onto the axes that the reference is stored with; the official script would compare "
+        "the arrays as they lie in the files"
     )
-
-
-def _same_place(one: SourceGrid, other: SourceGrid) -> bool:
-    stored = [Geometry(grid.shape, grid.affine) for grid in (one, other)]
-    return stored[0].matches(stored[1])
 
 
 def _zooms_mm(source: SourceGrid) -> TripleMm:

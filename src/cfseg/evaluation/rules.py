@@ -17,8 +17,7 @@ class Rules:
     """What differs between the modes.
 
     Attributes:
-        as_stored: arrays are compared as they lie in their files, whatever their affines say, and
-            slices are those of the last stored axis; else by place, and slices are axial.
+        as_stored: slices are those of the last axis that the reference is stored with; else axial.
         last_slice: whether the last slice that the reference labels counts for tubular organs.
         dsc_floor: under this Dice coefficient surfaces are not looked at and their score is 0.
         digits: scores are rounded to, at every level; None: never.
