@@ -13,12 +13,12 @@ class Reader:
     """Notes who reads what; ``b`` is broken."""
 
     def __init__(self) -> None:
-        self.read: list[Path] = []
+        self.read: list[object] = []
         self.threads: dict[Path, int] = {}
         self.second = Event()
 
-    def __call__(self, path: Path):
-        self.read.append(path)
+    def __call__(self, path: Path, series: int | None):
+        self.read.append(path if series is None else (path, series))
         self.threads[path] = get_ident()
         if path == B:
             self.second.set()
@@ -61,3 +61,13 @@ def test_what_was_not_announced_is_read_now() -> None:
     assert ahead.take(C) == "c"
     assert ahead.take(A) == "a"
     assert reader.threads[C] == get_ident()
+
+
+def test_another_series_of_a_folder_is_another_scan() -> None:
+    reader = Reader()
+    ahead = ReadAhead(reader)
+    ahead.announce(A, 2)
+    ahead.take(A, 1)
+    ahead.take(A, 2)
+    ahead.take(A, 1)
+    assert reader.read == [(A, 1), (A, 2), (A, 1)]
