@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 
-_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
+"""Errors of a file system that has no locks."""
 
 
 @contextmanager
@@ -53,7 +54,7 @@ def _lock(path: Path, wait: bool) -> TextIOWrapper | None:
             raise
         except OSError as error:
             handle.close()
-            if error.errno in _NO_LOCKS:
+            if error.errno in NO_LOCKS:
                 return None
             raise
         if _is_there(handle, path):

@@ -17,6 +17,7 @@ from threading import Event, Thread
 from time import perf_counter, sleep
 from typing import IO, Any
 
+from cfseg.batch.claims import NO_LOCKS, claimed
 from cfseg.errors import UsageError
 from cfseg.io import write_json
 from cfseg.plan import ROLES, Role
@@ -145,7 +146,8 @@ def _without_done(
 
 def _run_if_free(folder: Path, step: Step, heads: dict[str, str], report: Report) -> bool:
     """Run a step unless another process is at it or did it just now; say whether it was run."""
-    with _claimed(folder, step) as mine:
+    folder.mkdir(parents=True, exist_ok=True)
+    with claimed(folder / f".{step.name}.lock", wait=False) as mine:
         if not mine or is_done(folder, step):
             return False
         head = heads.pop(step.name)
@@ -227,24 +229,25 @@ def shared(folder: Path, task: Mapping[str, Any]) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _claimed(folder: Path, step: Step) -> Iterator[bool]:
-    """Keep other processes from a step, and give whether it was free; a dead process holds none."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f".{step.name}.lock").open("w") as file:
-        yield _lock(file, exclusive=True)
-
-
 def _lock(file: IO[str], *, exclusive: bool) -> bool:
-    """Lock a file for as long as it is open, unless another process has it; say whether it is."""
+    """Lock a file for as long as it is open; say whether it is.
+
+    Args:
+        file: in question.
+        exclusive: for this process alone, if nobody has it; else beside others, once a process
+            that has it alone is through.
+    """
     try:
         import fcntl
-    except ImportError:  # not on this system: a workspace is for one process there
-        return True
-    try:
-        fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
     except BlockingIOError:
         return False
+    except ImportError:  # not on this system: a workspace is for one process there
+        return True
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
     return True
 
 
