@@ -1,6 +1,5 @@
 """A bundle loaded once: path or image in, :class:`Segmentation` out."""
 
-import os
 from dataclasses import dataclass
 from functools import partial
 from math import isinf
@@ -34,6 +33,7 @@ from cfseg.io.ahead import ReadAhead
 from cfseg.io.memory import limit_bytes
 from cfseg.networks.backends import Backend, Precision, find_backend, find_precision
 from cfseg.networks.device import find_device
+from cfseg.parallel import cores
 from cfseg.recipes.recipe import with_overrides
 from cfseg.volume import LabelMap
 
@@ -121,7 +121,7 @@ class Segmenter:
         self.max_memory = None if max_memory is None else parse_size(max_memory)
         self.backend: Backend = find_backend(backend, self.device)
         self.precision: Precision = find_precision(precision, self.backend)
-        torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+        torch.set_num_threads(threads or cores())
         self.stages = load_stages(
             self.bundle,
             self.manifest,

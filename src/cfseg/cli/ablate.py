@@ -109,8 +109,8 @@ def _show(console: "Console", ablation: "Ablation") -> None:
 
 
 def _use_threads(threads: int | None) -> None:
-    import os
-
     import torch
 
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    from cfseg.parallel import cores
+
+    torch.set_num_threads(threads or cores())

@@ -101,10 +101,9 @@ def close(console: "Console", summary: "Summary", name: str = "") -> None:
 
 
 def _default_jobs() -> int:
-    import os
+    from cfseg.parallel import cores
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(cores or 1, MOST_JOBS)
+    return min(cores(), MOST_JOBS)
 
 
 def _ids(labels: str | None) -> list[int] | None:

@@ -1,7 +1,6 @@
 """``cfseg train``."""
 
 import importlib.util
-import os
 import sys
 import time
 import warnings
@@ -220,4 +219,6 @@ def _without_path(override: str) -> str:
 def _use_threads(threads: int | None) -> None:
     import torch
 
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    from cfseg.parallel import cores
+
+    torch.set_num_threads(threads or cores())
