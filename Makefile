@@ -1,7 +1,7 @@
 # make demo    set up and segment a synthetic CT
 # make test    set up and run the tests
 # make check   what CI runs: lint, format, types, layers, tests
-# Training is tested in a process of its own: after all other tests in one process it once crashed
+# Training, which sends signals to itself, is tested in a process of its own.
 # make bench   measure speed and memory, write docs/performance.md (two hours, a quiet machine)
 PYTHON ?= python3
 BIN := .venv/bin
