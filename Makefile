@@ -1,7 +1,6 @@
 # make demo    set up and segment a synthetic CT
 # make test    set up and run the tests
 # make check   what CI runs: lint, format, types, layers, tests
-# Training, which sends signals to itself, is tested in a process of its own.
 # make bench   measure speed and memory, write docs/performance.md (two hours, a quiet machine)
 PYTHON ?= python3
 BIN := .venv/bin
@@ -21,16 +20,14 @@ demo: setup
 	$(BIN)/cfseg demo -o demo
 
 test: setup
-	$(BIN)/python -m pytest --ignore tests/training
-	$(BIN)/python -m pytest tests/training
+	$(BIN)/python -m pytest
 
 check: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest --ignore tests/training
-	$(BIN)/python -m pytest tests/training
+	$(BIN)/python -m pytest
 
 bench: setup
 	$(BIN)/python -m benchmarks

@@ -1,5 +1,7 @@
 """OpenVINO runs a graph on the CPU: same call as a torch module, tensors in and out."""
 
+from functools import cache
+
 import numpy as np
 import torch
 
@@ -7,6 +9,16 @@ from cfseg.errors import ModelError
 from cfseg.networks.openvino_silent import ov
 
 _SETTINGS = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+
+
+@cache
+def _core() -> ov.Core:
+    """Return the one core of this process; it is never let go.
+
+    Its CPU plugin gives the thread a signal stack and unmaps it when the last core goes. The next
+    signal that the process gets, SIGTERM of a cluster say, would then end it without a checkpoint.
+    """
+    return ov.Core()
 
 
 class OpenVINORunner:
@@ -19,7 +31,7 @@ class OpenVINORunner:
 
     def __init__(self, graph: ov.Model, threads: int) -> None:
         settings = _SETTINGS | {"INFERENCE_NUM_THREADS": threads}
-        self._compiled = ov.Core().compile_model(graph, "CPU", settings)
+        self._compiled = _core().compile_model(graph, "CPU", settings)
         self._request: ov.InferRequest | None = None
 
     def __call__(self, window: torch.Tensor) -> torch.Tensor:
@@ -43,7 +55,7 @@ def load_graph(xml: bytes, weights: bytes) -> OpenVINORunner:
         ModelError: it is no OpenVINO graph.
     """
     try:
-        graph = ov.Core().read_model(xml, weights)
+        graph = _core().read_model(xml, weights)
     except RuntimeError as error:
         raise ModelError(f"not an OpenVINO graph ({error}); make the bundle again") from error
     return OpenVINORunner(graph, torch.get_num_threads())
