@@ -198,3 +198,26 @@ run_steps(Path(sys.argv[1]), [Step("a", "a", dict, run, lambda: None)], lambda l
         tmp_path, [Step("a", "a", dict, lambda: done.append(1), lambda: None)], lambda line: None
     )
     assert done == [1]
+
+
+def test_a_second_process_takes_first_what_most_steps_wait_for(tmp_path, monkeypatch):
+    pytest.importorskip("fcntl")
+    monkeypatch.setattr("cfseg.training.steps.WAIT_SECONDS", 0.01)
+    events, held, may_end = [], Event(), Event()
+
+    def hold():
+        held.set()
+        assert may_end.wait(20)
+
+    def run(name):
+        return lambda: events.append(name) if name != "end" else may_end.set()
+
+    needs = {"short": (), "long": (), "longer": ("long",), "end": ("short", "longer")}
+    chain = [Step(n, n, dict, run(n), lambda: None, needs=waits) for n, waits in needs.items()]
+    chain.insert(0, Step("held", "held", dict, hold, lambda: None))
+    first = Thread(target=run_steps, args=(tmp_path, chain, lambda line: None))
+    first.start()
+    assert held.wait(20)
+    run_steps(tmp_path, chain, lambda line: None)
+    first.join()
+    assert events == ["long", "short", "longer"]

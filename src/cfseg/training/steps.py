@@ -109,8 +109,8 @@ def is_done(folder: Path, step: Step) -> bool:
 def run_steps(folder: Path, steps: Sequence[Step], report: Report) -> None:
     """Run the steps, without those that are done, until all are.
 
-    Where another process is at a step, this one takes another that waits for nothing; where there
-    is none, it waits.
+    Where another process is at a step, this one takes another that waits for nothing, the one
+    with the most steps behind it first; where there is none, it waits.
 
     Args:
         folder: of the markers.
@@ -121,9 +121,8 @@ def run_steps(folder: Path, steps: Sequence[Step], report: Report) -> None:
     left = list(steps)
     waiting = False
     while left := _without_done(folder, left, heads, report):
-        names = {step.name for step in left}
-        for step in left:
-            if names.isdisjoint(step.needs) and _run_if_free(folder, step, heads, report):
+        for step in _ready(left):
+            if _run_if_free(folder, step, heads, report):
                 waiting = False
                 break
         else:
@@ -131,6 +130,21 @@ def run_steps(folder: Path, steps: Sequence[Step], report: Report) -> None:
                 report("waiting for another process that works in this folder")
             waiting = True
             sleep(WAIT_SECONDS)
+
+
+def _ready(left: Sequence[Step]) -> list[Step]:
+    """Return what waits for nothing: the next of the chain, then what most steps wait for.
+
+    Args:
+        left: the steps that are not done, in the order of the chain.
+    """
+    names = {step.name for step in left}
+    behind: dict[str, int] = {}  # length of the longest chain that a step holds up
+    for step in reversed(left):
+        held = (behind[other.name] for other in left if step.name in other.needs)
+        behind[step.name] = 1 + max(held, default=0)
+    ready = [step for step in left if names.isdisjoint(step.needs)]
+    return ready[:1] + sorted(ready[1:], key=lambda step: -behind[step.name])
 
 
 def _without_done(
