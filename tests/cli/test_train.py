@@ -124,12 +124,21 @@ def test_a_selection_set_and_other_organ_labels_change_the_steps(cohort):
     assert lines[-2] == "selection: rank the kept weights on 20 cases"
 
 
+def test_organ_labels_of_the_tumor_model_are_a_step_of_their_own(cohort):
+    lines = run(cohort, "-o", cohort / "w", "--organ-labels", "tumor", "--dry-run").output
+    assert lines.splitlines()[6:8] == [
+        "tumor_labels: pseudo-label 10 cases with the tumor model",
+        "organ_data: prepare 20 cases for the organ model",
+    ]
+
+
 def test_organ_labels_of_another_method_are_the_recipes_key(cohort, tmp_path, monkeypatch):
     from cfseg.cli.train import _given
 
     monkeypatch.chdir(tmp_path)
     assert _given(None) == []
     assert _given("teacher") == ["training.organ_labels=teacher"]
+    assert _given("tumor") == ["training.organ_labels=tumor"]
     assert _given("labelsTr") == [f"training.organ_labels={tmp_path / 'labelsTr'}"]
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import tiny_cohort
 
 from cfseg.errors import UsageError
 from cfseg.io import read_scan
+from cfseg.labels import ORGAN_IDS
 from cfseg.training.pipeline import Pipeline
 from cfseg.training.workspace import StageFolder
 
@@ -140,6 +142,8 @@ def test_other_inputs_start_anew_and_the_old_network_is_put_aside(trained, tmp_p
             "teacher_1: teacher_1_labels teacher_2 organ bundle",  # the data of round 1 stay
         ),
         ({"organ_labels": "coarse"}, "organ bundle"),
+        ({"organ_labels": "tumor"}, "tumor_labels organ bundle"),
+        ({"organ_labels": "tumor", "tumor": {"epochs": 2}}, "tumor organ bundle"),
     ],
 )
 def test_only_what_depends_on_a_value_is_done_again(trained, change, again):
@@ -157,6 +161,40 @@ def test_a_stage_needs_its_own_steps_only(trained):
     first = ["coarse_data", "coarse_1", "pseudo_labels"]
     assert names == [*first, *rounds, "organ_data", "organ_1"]
     assert [step.name for step in trained.pipeline.steps("coarse")] == names[:2]
+
+
+def test_the_organ_model_needs_only_the_tumor_weight_that_labels_its_cases(trained, tmp_path):
+    chain = pipeline(trained, tmp_path, [], organ_labels="tumor")
+    first = ["coarse_data", "coarse_1", "pseudo_labels", "tumor_data", "tumor_1"]
+    labelled = [*first, "tumor_labels", "organ_data", "organ_1"]
+    assert [step.name for step in chain.steps("organ")] == labelled
+    assert [step.name for step in chain.steps("tumor")] == [*first, "tumor_2"]
+    needs = {step.name: step.needs for step in chain.steps()}
+    assert (needs["tumor_labels"], needs["organ_data"]) == (("tumor_1",), ("tumor_labels",))
+    lines = chain.plan()
+    assert "tumor_labels: pseudo-label 4 cases with the tumor model" in lines
+
+
+def test_organs_of_the_tumor_model_complete_the_ground_truth(trained, tmp_path):
+    work = tmp_path / "work"
+    shutil.copytree(trained.pipeline.work, work)
+    lines: list[str] = []
+    pipeline(trained, work, lines, organ_labels="tumor").run("organ")
+    done = [line.partition("]")[0] for line in lines if line.endswith("done before")]
+    assert done == [f"[{number}/8" for number in range(1, 6)]
+    again = pipeline(trained, work, lines, organ_labels="tumor")
+    assert [line for line in again.plan("organ") if not line.endswith("(done)")] == []
+    learner, truth = again.curriculum.organ, tiny_cohort.blocks()
+    for case in again.curriculum.unfinished:
+        pseudo = np.load(work / "tumor_labels" / f"{case.name}.npz")["ids"]
+        assert set(np.unique(pseudo)) <= {0, *ORGAN_IDS}
+        target = learner.target(case, read_scan(case.image).volume.geometry)
+        known = np.isin(truth, list(case.annotated - {14}))
+        assert np.array_equal(target[known], truth[known])
+        offered = np.isin(pseudo, [i for i in ORGAN_IDS if i not in case.annotated])
+        unknown = ~known & ~np.isin(truth, list(case.annotated))
+        expected = np.where(offered, pseudo, 0)
+        assert np.array_equal(target[unknown], expected[unknown])
 
 
 def test_the_plan_says_how_many_cases_each_step_has_and_how_long_it_takes(trained, tmp_path):

@@ -7,11 +7,17 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tiny_cohort
+import torch
 
+from cfseg.bundle.bundle import read_manifest
 from cfseg.dataset.cases import read_cases
 from cfseg.errors import ModelError, UsageError
+from cfseg.geometry import Geometry
+from cfseg.inference.predictor import Stage
 from cfseg.labels import ORGAN_IDS
 from cfseg.training.label_cohort import choose, label_cohort
+from cfseg.training.pseudo_labels import label
+from cfseg.volume import Volume
 
 
 @pytest.fixture
@@ -120,3 +126,27 @@ def test_wrong_calls(run, dataset, tiny_bundle, tmp_path):
         label_cohort(dataset, tmp_path, tmp_path / "out")
     with pytest.raises(UsageError, match="step 0"):
         label_cohort(dataset, tiny_bundle, tmp_path / "out", step=0)
+
+
+class Striped:
+    """Sees a spleen, and above it, in alternate planes, first a tumor, then kidney and pancreas."""
+
+    def __call__(self, windows):
+        logits = torch.zeros(len(windows), 15, *windows.shape[2:])
+        logits[:, 3] = 1.0
+        logits[:, 14, ::2] = 2.0
+        logits[:, 2, ::4] = 1.5
+        return logits
+
+
+def test_organs_alone_are_the_best_labels_beside_the_tumor(tiny_bundle):
+    plan = (
+        read_manifest(tiny_bundle).stages[1].plan.model_copy(update={"spacing_mm": (4.0, 4.0, 4.0)})
+    )
+    stage = Stage("tumor", "tumor_1", plan, Striped(), torch.device("cpu"))
+    volume = Volume(np.zeros((16, 16, 16), np.int16), Geometry.from_spacing((16,) * 3, (4.0,) * 3))
+    plain = label(stage, volume, 1.0).ids
+    organs = label(stage, volume, 1.0, organs_only=True).ids
+    assert [int(plane[8, 8]) for plane in plain[:5]] == [14, 3, 14, 3, 14]
+    assert [int(plane[8, 8]) for plane in organs[:5]] == [2, 3, 3, 3, 2]
+    assert np.array_equal(organs[plain != 14], plain[plain != 14])

@@ -40,7 +40,7 @@ def train(
     ] = None,
     organ_labels: Annotated[
         str | None,
-        typer.Option(help="coarse, teacher, or a folder with CASE.nii.gz of another method."),
+        typer.Option(help="coarse, tumor, teacher, or a folder with CASE.nii.gz."),
     ] = None,
     selection_set: Annotated[
         Path | None,
@@ -211,8 +211,10 @@ def _command(recipe: str, overrides: tuple[str, ...]) -> str:
 
 def _without_path(override: str) -> str:
     """Return an override without the folder that it names on this machine."""
+    from cfseg.recipes.training import ORGAN_LABELS
+
     key, _, value = override.partition("=")
-    is_folder = key == "training.organ_labels" and value not in ("coarse", "teacher")
+    is_folder = key == "training.organ_labels" and value not in ORGAN_LABELS
     return f"{key}=FOLDER" if is_folder else override
 
 

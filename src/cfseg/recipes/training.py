@@ -11,6 +11,8 @@ Count = Annotated[int, Field(gt=0)]
 OWN_KEYS = ("oversample_foreground", "rare_label_exponent", "initial_lr")
 """Of what the stages share, that which a stage may have of its own."""
 Precision = Literal["auto", "fp32", "bf16"]
+ORGAN_LABELS = ("coarse", "tumor", "teacher")
+"""Networks of the chain that the organ model's labels may come from."""
 
 
 class StageTraining(Frozen):
@@ -103,8 +105,9 @@ class Training(Frozen):
         coarse_cases: the coarse model learns from the cases without tumor that have ``full``
             organ labels (the paper's group 6), or from all that have ``all_organs``.
         pseudo_label_step: distance between windows when the coarse model labels cases.
-        organ_labels: where the organ model's labels come from: the ``coarse`` model, the
-            ``teacher``, or a folder with a label map ``CASE.nii.gz`` of another method.
+        organ_labels: where the organ model's labels come from: the ``coarse`` model, the ``tumor``
+            model (its first weight; the best of its organs where it sees a tumor), the ``teacher``,
+            or a folder with a label map ``CASE.nii.gz`` of another method.
         z_margin_slices: slices kept beyond the labelled ones when training scans are cropped.
         coarse: the coarse model.
         tumor: the tumor model.

@@ -1,7 +1,7 @@
 """Where the labels of organs come from that nobody annotated in a case (paper 2.2).
 
-From the coarse model (*Dataset 1*, for the tumor models), from a round of the teacher, or from a
-folder that another method wrote (the paper takes those of the FLARE22 winner).
+From the coarse model (*Dataset 1*, for the tumor models), from the tumor model, from a round of the
+teacher, or from a folder that another method wrote (the paper takes those of the FLARE22 winner).
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from cfseg.errors import InputError, UsageError
 from cfseg.geometry import Geometry
 from cfseg.io import read_label_map
 from cfseg.plan import Role
-from cfseg.recipes.training import Training
+from cfseg.recipes.training import ORGAN_LABELS, Training
 from cfseg.training.inputs import Digests, facts
 from cfseg.training.pseudo_labels import pseudo_file, read_pseudo_label
 
@@ -69,7 +69,7 @@ class PredictedLabels:
     Args:
         name: of the step that writes them.
         folder: holds ``CASE.npz``.
-        teacher: the network.
+        teacher: the network; of two weights the first.
         cases: that get labels.
         training: the recipe's.
         digests: known ones of the cases' files.
@@ -135,7 +135,7 @@ class GivenLabels:
         if not folder.is_dir():
             raise UsageError(
                 f"training.organ_labels: there is no folder {folder}; give one with label maps "
-                "CASE.nii.gz, or coarse, or teacher"
+                f"CASE.nii.gz, or one of {', '.join(ORGAN_LABELS)}"
             )
         found = {case.name: _file_of(folder, case) for case in cases}
         missing = [name for name, file in found.items() if file is None]

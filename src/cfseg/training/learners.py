@@ -18,7 +18,7 @@ from cfseg.errors import UsageError
 from cfseg.geometry import Geometry
 from cfseg.io import read_scan
 from cfseg.plan import Role
-from cfseg.recipes.training import StageTraining, Training
+from cfseg.recipes.training import ORGAN_LABELS, StageTraining, Training
 from cfseg.training.inputs import Digests, stage_inputs
 from cfseg.training.label_sources import GivenLabels, LabelSource, NoLabels, PredictedLabels
 from cfseg.training.pseudo_labels import pseudo_file, read_pseudo_label
@@ -79,6 +79,10 @@ class Learner:
         if self.folder.round:
             return (self.key,)
         return tuple(f"{self.key}_{weight}" for weight in range(1, self.weights + 1))
+
+    def serves_with(self, weight: int) -> tuple[Role, ...]:
+        """Return the stages that need a weight: only the first one labels cases for others."""
+        return self.serves if weight == 1 else (self.folder.role,)
 
     @cached_property
     def inputs(self) -> dict[str, dict[str, Any]]:
@@ -173,11 +177,12 @@ class Curriculum:
         self.cases, self.work, self.training = tuple(cases), work, training
         self.digests, self.init, self.init_has_organ = digests, init, init_has_organ
         self.unfinished = tuple(c for c in cases if not c.has_all_organs or c.has_tumor)
-        given = training.organ_labels not in ("coarse", "teacher")
+        given = training.organ_labels not in ORGAN_LABELS
         first: tuple[Role, ...] = ("tumor",) if given else ("tumor", "organ")
+        served: tuple[Role, ...] = first if training.organ_labels == "tumor" else ("tumor",)
         self.coarse = self._stage("coarse", self._coarse_cases(), NoLabels(), ("coarse", *first))
         labels = self._labels("pseudo_labels", work / "pseudo_labels", self.coarse, first)
-        self.tumor = self._stage("tumor", self._tumor_cases(), labels, ("tumor",))
+        self.tumor = self._stage("tumor", self._tumor_cases(), labels, served)
         self.steps: list[Learner | PredictedLabels] = [self.coarse, labels, self.tumor]
         self.organ = self._stage("organ", self.cases, self._organ_labels(labels), ("organ",))
         self.steps.append(self.organ)
@@ -233,10 +238,15 @@ class Curriculum:
         return found
 
     def _organ_labels(self, coarse: PredictedLabels) -> LabelSource:
-        """Return the labels for the organ model, and put the rounds of a teacher into the chain."""
+        """Return the labels for the organ model, and put what they take into the chain."""
         source, teacher = self.training.organ_labels, self.training.teacher
         if source == "coarse":
             return coarse
+        if source == "tumor":
+            name = "tumor_labels"
+            labels = self._labels(name, self.work / name, self.tumor, ("organ",))
+            self.steps.append(labels)
+            return labels
         if source != "teacher" or teacher is None:
             return GivenLabels(Path(source), self.unfinished, self.digests)
         labels = coarse

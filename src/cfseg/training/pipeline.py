@@ -152,18 +152,18 @@ class Pipeline:
                 Step(
                     name, f"train {learner.about}{which}", lambda: learner.inputs["network"],
                     partial(self.train, learner, weight),
-                    partial(self._clear_model, learner, weight), learner.serves,
+                    partial(self._clear_model, learner, weight), learner.serves_with(weight),
                     (f"{learner.key}_data", *before),
                 )
             )  # fmt: skip
         return found
 
     def _labelling_step(self, labels: PredictedLabels) -> Step:
-        by = f" with {labels.teacher.about}" if labels.teacher.folder.round else ""
+        by = "" if labels.teacher is self.curriculum.coarse else f" with {labels.teacher.about}"
         return Step(
             labels.name, f"pseudo-label {len(labels.cases)} cases{by}", lambda: labels.inputs,
             partial(self.pseudo_label, labels), partial(remove, labels.folder), labels.serves,
-            labels.teacher.networks,
+            labels.teacher.networks[:1],
         )  # fmt: skip
 
     def _outcome(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from cfseg.bundle.nnunet_v2 import read_model_folder
 from cfseg.dataset.cases import Case
 from cfseg.inference.predictor import Stage, Windows, predict
 from cfseg.io import read_scan, replacing
+from cfseg.labels import TUMOR
 from cfseg.networks.build import load_network
 from cfseg.plan import Role
 from cfseg.preprocessing.body import body_box
@@ -44,7 +45,7 @@ def label_cases(
     step: float,
     on_case: Callable[[int], None],
 ) -> None:
-    """Write a pseudo-label for each case; those that this teacher wrote before are kept.
+    """Write the organs of each case as a network sees them; what it wrote before is kept.
 
     Args:
         cases: to be labelled.
@@ -58,15 +59,27 @@ def label_cases(
     for number, case in enumerate(cases, 1):
         file = pseudo_file(folder, case)
         if _teacher_of(file) != digest:
-            _save(file, label(stage, read_scan(case.image).volume, step), digest)
+            volume = read_scan(case.image).volume
+            _save(file, label(stage, volume, step, organs_only=True), digest)
         on_case(number)
 
 
-def label(stage: Stage, volume: Volume, step: float) -> LabelMap:
-    """Return the stage's label map of a whole scan; outside of the body it is background."""
+def label(stage: Stage, volume: Volume, step: float, *, organs_only: bool = False) -> LabelMap:
+    """Return the stage's label map of a whole scan; outside of the body it is background.
+
+    Args:
+        stage: a network.
+        volume: (Z, Y, X) in HU.
+        step: distance between windows as a fraction of the patch.
+        organs_only: the best other label where the network sees a tumor.
+    """
     body = body_box(volume)
+    prediction = predict(stage, volume.crop(body), Windows(step))
+    if organs_only and TUMOR.id in stage.plan.labels:
+        logits = prediction.logits
+        logits[stage.plan.labels.index(TUMOR.id)] = logits.amin(dim=0)
     found = LabelMap.empty(volume.geometry)
-    found.ids[body.slices] = predict(stage, volume.crop(body), Windows(step)).label_map().ids
+    found.ids[body.slices] = prediction.label_map().ids
     return found
 
 
