@@ -117,6 +117,16 @@ def test_an_absent_organ_counts_as_annotated(cohort):
     assert case.perhaps_absent is None
 
 
+@pytest.mark.parametrize("annotated", [[1, 2], [1, 2, 14]])
+def test_an_absent_tumor_is_known_and_not_annotated(cohort, annotated):
+    said = {"a": [], "b": {"annotated": annotated, "absent": [14]}, "c": [1], "d": [1, 14]}
+    (cohort / "manifest.json").write_text(json.dumps(said))
+    cases = {case.name: case for case in read_cases(cohort)}
+    assert [name for name, case in cases.items() if case.is_tumor_free] == ["b"]
+    assert [name for name, case in cases.items() if case.has_tumor] == ["d"]
+    assert (cases["b"].annotated, cases["b"].known) == ({1, 2}, {1, 2, 14})
+
+
 def test_one_missing_organ_is_flagged(cohort):
     _write(cohort, {"a": [], "b": [1, 2], "c": [i for i in ORGAN_IDS if i != 9], "d": [1, 14]})
     assert [c.perhaps_absent for c in read_cases(cohort)] == [None, None, 9, None]

@@ -47,6 +47,19 @@ def test_a_removed_gallbladder_completes_a_case(tmp_path):
     assert grouping.as_dict()["absent"] == {settled: ["gallbladder"]}
 
 
+def test_a_case_known_to_be_without_tumor_is_in_the_same_group(tmp_path):
+    path = published(tmp_path)
+    before = groups(path).groups.sizes()
+    cases = json.loads(path.read_text())
+    free = [name for name, said in cases.items() if len(said["annotated"]) == 13]
+    for name in free:
+        cases[name]["absent"] = [14]
+    path.write_text(json.dumps(cases))
+    grouping = groups(path)
+    assert grouping.groups.sizes() == before
+    assert grouping.as_dict()["absent"][free[0]] == ["tumor"]
+
+
 def test_what_is_present_counts_where_nobody_says_what_is_annotated(tmp_path):
     grouping = groups(cohort(tmp_path / "in"), tmp_path / "out", manifest=True)
     written = json.loads((tmp_path / "out/groups.json").read_text())

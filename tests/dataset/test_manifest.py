@@ -38,6 +38,13 @@ def test_the_long_form_finds_the_folder_s_files(tmp_path):
     assert entry(tmp_path).label is None
 
 
+def test_a_scan_without_tumor_needs_no_label_map(tmp_path):
+    touch(tmp_path, "imagesTr/a_0000.nii.gz")
+    manifest(tmp_path, a={"absent": [14]})
+    (case,) = read_cases(tmp_path)
+    assert (case.annotated, case.is_tumor_free, case.has_tumor) == (frozenset(), True, False)
+
+
 def test_a_label_map_beside_the_cases_holds_for_those_without_one(tmp_path):
     touch(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
     touch(tmp_path, "imagesTr/b_0000.nii.gz", "labelsTr/b.nii.gz")
@@ -67,7 +74,7 @@ def test_a_case_without_a_scan_is_a_problem(tmp_path):
     ("said", "message"),
     [
         ({"annotated": [15]}, "ids other than 1..14"),
-        ({"absent": [14]}, "absent ids other than"),
+        ({"absent": [15]}, "absent ids other than"),
         ({"label_map": {"1": 15}}, "ids other than 0..14"),
         ({"label_map": {"0": 1}}, "background"),
         ({"label_map": {"300": 1}}, "keys are not 0..255"),

@@ -96,11 +96,17 @@ def test_groups_keep_only_annotated_labels(tmp_path: Path, calls: list[int]) -> 
     write_cohort(tmp_path, 16, 2, groups=True, selection=1)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert len(manifest) == 16
-    for case, annotated in manifest.items():
+    free = {case: said["absent"] for case, said in manifest.items() if isinstance(said, dict)}
+    assert len(free) > 2
+    assert all(absent == [14] for absent in free.values())
+    for case, said in manifest.items():
+        annotated = said["annotated"] if case in free else said
+        assert (case in free) == (bool(annotated) and 14 not in annotated)
         path = tmp_path / "labelsTr" / f"{case}.nii.gz"
         assert path.exists() == bool(annotated)
         truth = read_zyx(tmp_path / "truth" / "labelsTr" / path.name)
         assert set(ORGAN_IDS) <= set(np.unique(truth))
+        assert case not in free or 14 not in truth
         if annotated:
             kept = read_zyx(path)
             assert set(np.unique(kept)) - {0} == set(annotated)

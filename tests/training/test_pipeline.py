@@ -49,6 +49,31 @@ def test_the_paper_decides_which_cases_teach_which_model(trained):
     assert (len(dropped), StageFolder(work, "organ").cases()) == (1, expected)
 
 
+def test_cases_known_to_be_without_tumor_may_teach_the_tumor_model(trained, tmp_path):
+    dataset = tiny_cohort.write(tmp_path / "cohort")
+
+    def curriculum(**training):
+        recipe = tiny_cohort.recipe(**training)
+        return Pipeline(dataset, tmp_path / "w", recipe, report=print).curriculum
+
+    before = curriculum()
+    manifest = json.loads((dataset / "manifest.json").read_text())
+    for name in ("full_a", "partial", "unlabelled"):
+        manifest[name] = {"annotated": manifest[name], "absent": [14]}
+    (dataset / "manifest.json").write_text(json.dumps(manifest))
+    papers, ours = curriculum(), curriculum(tumor_cases="known")
+    assert [c.name for c in papers.tumor.cases] == ["tumor_a", "tumor_b"]
+    both = ["full_a", "partial", "tumor_a", "tumor_b", "unlabelled"]
+    assert [c.name for c in ours.tumor.cases] == both
+    assert papers.tumor.inputs != ours.tumor.inputs
+    for role in ("coarse", "tumor", "organ"):  # what is known of tumors changes nothing by itself
+        assert getattr(papers, role).inputs == getattr(before, role).inputs
+    assert ours.coarse.inputs == papers.coarse.inputs
+    assert [c.name for c in ours.unfinished] == [c.name for c in papers.unfinished]
+    for case in (c for c in ours.tumor.cases if c.is_tumor_free):
+        assert 14 not in ours.tumor.target(case, read_scan(case.image).volume.geometry)
+
+
 def test_all_organs_may_teach_the_coarse_model(trained, tmp_path):
     everything = pipeline(trained, tmp_path, [], coarse_cases="all_organs")
     assert [c.name for c in everything.curriculum.coarse.cases] == ["full_a", "full_b", "tumor_a"]
@@ -143,7 +168,7 @@ def test_other_inputs_start_anew_and_the_old_network_is_put_aside(trained, tmp_p
         ),
         ({"organ_labels": "coarse"}, "organ bundle"),
         ({"organ_labels": "tumor"}, "tumor_labels organ bundle"),
-        ({"organ_labels": "tumor", "tumor": {"epochs": 2}}, "tumor organ bundle"),
+        ({"organ_labels": "tumor", "tumor": {"epochs": 2}}, "tumor_1 tumor_2 tumor_l organ bundle"),
     ],
 )
 def test_only_what_depends_on_a_value_is_done_again(trained, change, again):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -17,7 +18,7 @@ from cfseg.inference.predictor import Stage
 from cfseg.labels import ORGAN_IDS
 from cfseg.training.label_cohort import choose, label_cohort
 from cfseg.training.pseudo_labels import label
-from cfseg.volume import Volume
+from cfseg.volume import LabelMap, Volume
 
 
 @pytest.fixture
@@ -98,6 +99,19 @@ def test_a_bad_case_does_not_stop_the_others(run, dataset):
     assert run(groups=[1]).exit_code == 4
 
 
+def test_no_tumor_is_put_where_it_is_known_that_there_is_none(run, dataset, tmp_path, monkeypatch):
+    def everywhere(stage, volume, step):
+        return LabelMap(np.full(volume.geometry.shape, 14, np.uint8), volume.geometry)
+
+    monkeypatch.setattr("cfseg.training.label_cohort.label", everywhere)
+    manifest = json.loads((dataset / "manifest.json").read_text())
+    manifest["partial"] = {"annotated": manifest["partial"], "absent": [14]}
+    (dataset / "manifest.json").write_text(json.dumps(manifest))
+    assert run(stage="tumor", tumor=True).exit_code == 0
+    found = {name: ids(tmp_path / f"out/labelsTr/{name}.nii.gz") for name in ("partial", "full_a")}
+    assert (14 in found["partial"], 14 in found["full_a"]) == (False, True)
+
+
 @pytest.mark.parametrize("stage", ["tumor", "organ", "cascade"])
 def test_every_stage_can_label(run, tmp_path, stage):
     assert run(stage=stage, groups=[1], tumor=True).exit_code == 0
@@ -111,6 +125,8 @@ def test_what_is_labelled_when_nobody_says(dataset):
     assert [c.name for c in choose(cases)] == ["partial", "tumor_b", "unlabelled"]
     with_tumor = [c.name for c in choose(cases, tumor=True)]
     assert with_tumor == ["full_a", "full_b", "partial", "tumor_b", "unlabelled"]
+    free = [replace(c, absent=frozenset({14})) if c.name == "full_a" else c for c in cases]
+    assert [c.name for c in choose(free, tumor=True)] == with_tumor[1:]
     assert [c.name for c in choose(cases, [4])] == ["tumor_a", "tumor_b"]
     assert len(choose(cases, [1, 2])) == 6
 

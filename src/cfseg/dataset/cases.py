@@ -2,7 +2,9 @@
 
 Annotated is not the same as present: a case may lack a gallbladder although all organs are
 annotated. The manifest says which labels are annotated; without one, those that are present are.
-An organ that the manifest calls absent counts as annotated: it is known not to be there.
+An organ that the manifest calls absent counts as annotated: it is known not to be there. Where it
+calls the tumor absent, somebody looked for tumors and found none; such a case has no annotated ones
+(the paper's group 4 has), and is not one of which nobody knows.
 """
 
 import os
@@ -41,8 +43,9 @@ class Case:
         name: of the case.
         image: its scan.
         label: its label map, None if it has none.
-        annotated: FLARE ids that are annotated, those of absent organs among them.
-        absent: organs that are known not to be there.
+        annotated: FLARE ids that are annotated, those of absent organs among them; never an absent
+            tumor's.
+        absent: labels that are known not to be there.
         label_map: {id in the file ``label``: FLARE id}; None: the file has FLARE's ids. Read the
             file with :func:`read_labels`, which applies it.
     """
@@ -63,6 +66,16 @@ class Case:
     def has_tumor(self) -> bool:
         """Whether tumors are annotated (the paper's group 4)."""
         return TUMOR.id in self.annotated
+
+    @property
+    def is_tumor_free(self) -> bool:
+        """Whether it is known that there is no tumor."""
+        return TUMOR.id in self.absent
+
+    @property
+    def known(self) -> frozenset[int]:
+        """The labels of which it is known where they are, or that they are not there."""
+        return self.annotated | self.absent
 
     @property
     def perhaps_absent(self) -> int | None:
@@ -169,11 +182,12 @@ def settled(entry: Entry, present: frozenset[int]) -> Case:
         present: labels in its label map; they count where nobody says what is annotated.
     """
     annotated = present if entry.annotated is None else entry.annotated
+    no_tumor = entry.absent & {TUMOR.id}
     return Case(
         entry.name,
         entry.image,
         entry.label,
-        annotated | entry.absent,
+        (annotated | entry.absent) - no_tumor,
         entry.absent,
         entry.label_map,
     )

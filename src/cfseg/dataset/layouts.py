@@ -9,6 +9,7 @@ from typing import Any
 from cfseg.dataset.label_names import label_map_from_names
 from cfseg.dataset.manifest import NAME, Manifest, ManifestCase, read_manifest
 from cfseg.errors import UsageError
+from cfseg.labels import TUMOR
 
 SUFFIXES = (".nii.gz", ".nii")
 CHANNEL = "_0000"
@@ -27,7 +28,7 @@ class Entry:
         image: its scan.
         label: its label map, None if it has none.
         annotated: FLARE ids; None: those that are present in the label map.
-        absent: organs known not to be there.
+        absent: labels known not to be there.
         label_map: {id in the label map: FLARE id}; None: its ids are FLARE's.
         problem: why the case cannot be used, "" if nothing is known against it.
         code: of the problem.
@@ -119,7 +120,7 @@ def _said(manifest: Manifest, name: str, said: ManifestCase, before: Entry | Non
     if before and before.problem:
         return before
     problem = manifest.problems.get(name, "")
-    if not problem and (entry.annotated or entry.absent) and entry.label is None:
+    if not problem and (entry.annotated or entry.absent - {TUMOR.id}) and entry.label is None:
         problem = f"{name} is annotated by the manifest but has no file in labelsTr"
     return replace(entry, problem=problem, code="E_MANIFEST" if problem else "")
 

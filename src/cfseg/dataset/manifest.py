@@ -2,7 +2,8 @@
 
 ``{case: [annotated ids]}`` is the short form, ``[]`` an unlabelled case. The long form is an
 object with any of ``image``, ``label`` (paths relative to the manifest), ``annotated``, ``absent``
-and ``label_map`` ({id in the file: FLARE id}, 0 leaves a label out). Both may stand in one file. A
+and ``label_map`` ({id in the file: FLARE id}, 0 leaves a label out). ``absent`` are removed organs, and
+14 where it is known that there is no tumor. Both may stand in one file. A
 ``label_map`` beside the cases holds for all that have none of their own. All ids but the keys of a
 label map are FLARE's.
 """
@@ -138,8 +139,8 @@ def _case(name: str, value: object) -> tuple[ManifestCase, str]:
         return case, "cannot be the name of a file"
     if not _IDS.issuperset(case.annotated or ()):
         return case, "has ids other than 1..14"
-    if not {*case.absent} <= {*ORGAN_IDS}:
-        return case, "names as absent ids other than those of the organs, 1..13"
+    if not _IDS.issuperset(case.absent):
+        return case, "names as absent ids other than 1..14"
     return case, check_label_map(case.label_map or {})
 
 

@@ -256,5 +256,10 @@ def _describe(out: Path, jobs: list[Job], groups: bool) -> None:
         }
         write_json(folder / "dataset.json", description)
         if groups and folder == out:
-            manifest = {job.case: list(job.annotated or ()) for job in here}
-            write_json(folder / "manifest.json", manifest)
+            write_json(folder / "manifest.json", {job.case: _known(job) for job in here})
+
+
+def _known(job: Job) -> list[int] | dict[str, list[int]]:
+    """Return what the manifest says of a case; of an unlabelled one nobody knows tumors."""
+    annotated = list(job.annotated or ())
+    return {"annotated": annotated, "absent": [TUMOR.id]} if job.tumor is False else annotated

@@ -104,6 +104,8 @@ class Training(Frozen):
             measure (organs; for the tumor model, tumor), or the ``final`` ones.
         coarse_cases: the coarse model learns from the cases without tumor that have ``full``
             organ labels (the paper's group 6), or from all that have ``all_organs``.
+        tumor_cases: the tumor model learns from the cases with annotated ``tumor`` (the paper's
+            group 4), or also from those of which it is ``known`` that they have none.
         pseudo_label_step: distance between windows when the coarse model labels cases.
         organ_labels: where the organ model's labels come from: the ``coarse`` model, the ``tumor``
             model (its first weight; the best of its organs where it sees a tumor), the ``teacher``,
@@ -142,6 +144,7 @@ class Training(Frozen):
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     checkpoint: Literal["best", "final"] = "best"
     coarse_cases: Literal["full", "all_organs"] = "full"
+    tumor_cases: Literal["tumor", "known"] = "tumor"
     pseudo_label_step: Fraction = 0.5
     organ_labels: Annotated[str, Field(min_length=1)] = "coarse"
     z_margin_slices: Annotated[int, Field(ge=0)] = 10

@@ -13,8 +13,8 @@ from cfseg.recipes.training import StageTraining, Training
 DATA_KEYS = ("batch_size", "batch_dice", "seed", "validation_fraction", "z_margin_slices")
 """Of what the stages share, that which decides their data, plans and splits."""
 LATER_KEYS = (
-    "checkpoint", "coarse_cases", "organ_labels", "pseudo_label_step", "keep_at_most",
-    "save_every_epochs", "save_every_minutes", "power_watts", "co2_g_per_kwh",
+    "checkpoint", "coarse_cases", "tumor_cases", "organ_labels", "pseudo_label_step",
+    "keep_at_most", "save_every_epochs", "save_every_minutes", "power_watts", "co2_g_per_kwh",
 )  # fmt: skip
 """Of what the stages share, that which does not decide how a network learns from its data."""
 LOOP_KEYS = ("epochs", "tumor_focus", "oversample_foreground", "rare_label_exponent")

@@ -32,6 +32,7 @@ from cfseg.io import (
     write_json,
     write_label_map,
 )
+from cfseg.labels import ORGAN_IDS, TUMOR
 from cfseg.plan import ROLES
 from cfseg.segmenter import Segmenter
 from cfseg.training.label_summary import FILE, Labelled, LabelSummary, OnCase, State, with_earlier
@@ -108,7 +109,8 @@ def choose(
         UsageError: there is no such group.
     """
     if not groups:
-        return tuple(c for c in cases if not c.has_all_organs or (tumor and not c.has_tumor))
+        wanted = {*ORGAN_IDS, TUMOR.id} if tumor else {*ORGAN_IDS}
+        return tuple(case for case in cases if not case.known.issuperset(wanted))
     numbered = group(cases).numbered()
     unknown = sorted(set(groups) - numbered.keys())
     if unknown:
@@ -176,7 +178,7 @@ class _Labeller:
         scan = read_scan(case.image, case=case.name)
         geometry = scan.volume.geometry
         truth = truth_of(case, geometry)
-        merged = merge(truth, self._predict(scan).ids, case.annotated, tumor=self.tumor)
+        merged = merge(truth, self._predict(scan).ids, case.known, tumor=self.tumor)
         if not truth_is_kept(truth, merged, case.annotated):
             raise CfsegError(f"{case.name}: merging changed annotated voxels; this is a bug")
         origin = provenance(truth, merged, case.annotated)

@@ -229,13 +229,13 @@ class Curriculum:
         return found
 
     def _tumor_cases(self) -> list[Case]:
-        found = [c for c in self.cases if c.has_tumor]
-        if not found:
+        if not any(c.has_tumor for c in self.cases):
             raise UsageError(
                 "no case has tumors annotated, so no tumor model can be trained; "
                 "check manifest.json"
             )
-        return found
+        known = self.training.tumor_cases == "known"
+        return [c for c in self.cases if c.has_tumor or (known and c.is_tumor_free)]
 
     def _organ_labels(self, coarse: PredictedLabels) -> LabelSource:
         """Return the labels for the organ model, and put what they take into the chain."""
