@@ -165,6 +165,23 @@ def test_a_recipe_needs_no_more_than_a_name():
     assert Recipe(name="mine").cascade.stages == ("coarse", "tumor", "organ")
 
 
+@pytest.mark.parametrize("name", ["paper", "paper-small"])
+def test_the_papers_tumor_model_has_its_cases_and_nnunets_loss(name):
+    training = load(name).training
+    assert training.tumor_cases == "tumor"  # group 4
+    for stage in (training.coarse, training.tumor, training.organ, training.teacher):
+        assert training.of(stage).hard_voxels == 1.0
+        assert (stage.tumor_dice_weight, stage.tumor_focus) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("stage", ["coarse", "organ", "teacher"])
+def test_only_the_tumor_model_can_weigh_tumors(stage):
+    weight = "tumor_dice_weight=4"
+    assert load("paper", (f"training.tumor.{weight}",)).training.tumor.tumor_dice_weight == 4
+    with pytest.raises(UsageError, match=f"training.{stage}.tumor_dice_weight"):
+        load("paper", (f"training.{stage}.{weight}",))
+
+
 SCALED = {"patch", "features", "strides", "spacing_mm", "epochs"}
 SCALED_SHARED = {
     "iterations_per_epoch", "validation_iterations_per_epoch", "lr_halve_epochs",

@@ -160,6 +160,10 @@ def test_other_inputs_start_anew_and_the_old_network_is_put_aside(trained, tmp_p
         ({"organ": {"epochs": 9}}, "organ_1 bundle"),
         ({"tumor": {"patch": (32, 16, 16)}}, "tumor bundle"),
         ({"tumor": {"weights": 1}}, "bundle"),
+        ({"tumor": {"tumor_dice_weight": 4.0}}, "tumor_1 tumor_2 bundle"),
+        ({"tumor": {"hard_voxels": 0.1}}, "tumor_1 tumor_2 bundle"),
+        ({"hard_voxels": 0.1}, "coarse_1 pseudo tumor teacher organ bundle"),
+        ({"tumor_cases": "known"}, "bundle"),  # nothing is known of the others
         ({"teacher": {"drop_fraction": 0.5}}, "organ bundle"),
         ({"teacher": {"rounds": 1}}, "organ bundle"),
         (

@@ -88,6 +88,28 @@ def test_label_weights_have_a_mean_of_one_over_the_voxels(trainer):
     assert weights[0] == weights.min()
 
 
+def test_the_loss_weighs_tumors_and_hard_voxels_at_every_resolution(trainer):
+    from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+    from nnunetv2.training.loss.robust_ce_loss import RobustCrossEntropyLoss
+
+    from cfseg.training.loss import HardVoxels, TumorDice
+
+    training = trainer.training.model_copy(update={"rare_label_exponent": 0.0})
+    trainer.configure(training, "tumor", training.tumor, 3, print)
+    inner = trainer._build_loss().loss
+    assert type(inner.dc) is MemoryEfficientSoftDiceLoss
+    assert type(inner.ce) is RobustCrossEntropyLoss
+    stage = training.tumor.model_copy(update={"tumor_dice_weight": 4.0, "hard_voxels": 0.1})
+    trainer.configure(training, "tumor", stage, 3, print)
+    loss = trainer._build_loss()
+    assert (type(loss.loss.dc), type(loss.loss.ce)) == (TumorDice, HardVoxels)
+    assert loss.loss.dc.dice.batch_dice == trainer.training.batch_dice
+    targets = [torch.randint(0, 15, (2, 1, n, n, n)).float() for n in (8, 4)]
+    outputs = [torch.zeros(2, 15, *t.shape[2:], requires_grad=True) for t in targets]
+    loss(outputs, targets).backward()
+    assert float(outputs[0].grad.abs().sum()) > 0
+
+
 @pytest.mark.parametrize("key", ["oversample_foreground", "rare_label_exponent", "initial_lr"])
 def test_a_stages_own_value_goes_before_the_shared_one(trainer, key):
     field = {"oversample_foreground": "oversample_foreground_percent"}.get(key, key)
@@ -96,6 +118,14 @@ def test_a_stages_own_value_goes_before_the_shared_one(trainer, key):
         stage = training.tumor.model_copy(update={key: own})
         trainer.configure(training, "tumor", stage, 3, print)
         assert getattr(trainer, field) == expected
+
+
+def test_a_stages_own_share_of_hard_voxels_goes_before_the_shared_one(trainer):
+    training = trainer.training.model_copy(update={"hard_voxels": 0.25})
+    for own, expected in ((None, 0.25), (0.5, 0.5), (1.0, 1.0)):
+        stage = training.tumor.model_copy(update={"hard_voxels": own})
+        trainer.configure(training, "tumor", stage, 3, print)
+        assert trainer.training.hard_voxels == expected
 
 
 def test_elastic_deformation_is_on_and_mirroring_off(trainer):

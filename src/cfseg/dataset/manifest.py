@@ -2,8 +2,8 @@
 
 ``{case: [annotated ids]}`` is the short form, ``[]`` an unlabelled case. The long form is an
 object with any of ``image``, ``label`` (paths relative to the manifest), ``annotated``, ``absent``
-and ``label_map`` ({id in the file: FLARE id}, 0 leaves a label out). ``absent`` are removed organs, and
-14 where it is known that there is no tumor. Both may stand in one file. A
+and ``label_map`` ({id in the file: FLARE id}, 0 leaves a label out). ``absent`` are organs
+that were removed, and 14 where it is known that there is no tumor. Both may stand in one file. A
 ``label_map`` beside the cases holds for all that have none of their own. All ids but the keys of a
 label map are FLARE's.
 """

@@ -8,7 +8,7 @@ from cfseg.plan import Frozen, PositiveMm, PositiveTriple
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
-OWN_KEYS = ("oversample_foreground", "rare_label_exponent", "initial_lr")
+OWN_KEYS = ("oversample_foreground", "rare_label_exponent", "hard_voxels", "initial_lr")
 """Of what the stages share, that which a stage may have of its own."""
 Precision = Literal["auto", "fp32", "bf16"]
 ORGAN_LABELS = ("coarse", "tumor", "teacher")
@@ -31,7 +31,10 @@ class StageTraining(Frozen):
         tumor_focus: share of the windows centered on a label that are centered on a tumor; the
             others take any label, as in nnU-Net.
         oversample_foreground: this stage's own, in place of what all stages share.
+        tumor_dice_weight: how often the tumor counts in the mean of the Dice loss over the labels,
+            of which each other counts once; of the tumor model alone.
         rare_label_exponent: this stage's own, in place of what all stages share.
+        hard_voxels: this stage's own, in place of what all stages share.
         initial_lr: this stage's own, in place of what all stages share.
         start: the weights that it starts from: ``random`` ones as in the paper, or those of the
             ``coarse`` model, which has to be built alike.
@@ -47,7 +50,9 @@ class StageTraining(Frozen):
     weights: Annotated[int, Field(gt=0, le=2)] = 1
     tumor_focus: Annotated[float, Field(ge=0, le=1)] = 0.0
     oversample_foreground: Annotated[float, Field(ge=0, le=1)] | None = None
+    tumor_dice_weight: Annotated[float, Field(ge=1)] = 1.0
     rare_label_exponent: Annotated[float, Field(ge=0, le=1)] | None = None
+    hard_voxels: Fraction | None = None
     initial_lr: Annotated[float, Field(gt=0)] | None = None
     start: Literal["random", "coarse"] = "random"
 
@@ -90,6 +95,8 @@ class Training(Frozen):
         batch_dice: the Dice loss counts a batch as one scan, instead of each window by itself.
         rare_label_exponent: the cross-entropy weighs a label by the inverse of its share of the
             voxels, to this power; 0 is nnU-Net's, all labels alike.
+        hard_voxels: share of a window's voxels that count in the cross-entropy, those that are
+            hardest to tell; 1 is nnU-Net's, all of them.
         oversample_foreground: share of windows centred on a labelled voxel.
         cpu_precision: of the network's arithmetic on a CPU; ``bf16`` is nearly twice as fast where
             the CPU has instructions for it and is refused where it has none, ``auto`` takes it
@@ -135,6 +142,7 @@ class Training(Frozen):
     label_interpolation: Literal["linear", "nearest"] = "linear"
     batch_dice: bool = False
     rare_label_exponent: Annotated[float, Field(ge=0, le=1)] = 0.0
+    hard_voxels: Fraction = 1.0
     oversample_foreground: Annotated[float, Field(ge=0, le=1)] = 0.33
     cpu_precision: Precision = "fp32"
     save_every_epochs: Count = 1
@@ -164,6 +172,17 @@ class Training(Frozen):
     def _starts_from_another(self) -> Self:
         if self.coarse.start == "coarse":
             raise ValueError("training.coarse.start: the coarse model cannot start from itself")
+        return self
+
+    @model_validator(mode="after")
+    def _only_tumor_models_weigh_tumors(self) -> Self:
+        for name in ("coarse", "organ", "teacher"):
+            stage: StageTraining | None = getattr(self, name)
+            if stage is not None and stage.tumor_dice_weight != 1:
+                raise ValueError(
+                    f"training.{name}.tumor_dice_weight: this network has no tumors to weigh; "
+                    "only training.tumor may have it"
+                )
         return self
 
     @model_validator(mode="after")

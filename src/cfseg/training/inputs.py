@@ -8,6 +8,7 @@ from typing import Any
 
 from cfseg.dataset.cases import Case
 from cfseg.io import write_json
+from cfseg.plan import ROLES, Frozen
 from cfseg.recipes.training import StageTraining, Training
 
 DATA_KEYS = ("batch_size", "batch_dice", "seed", "validation_fraction", "z_margin_slices")
@@ -17,7 +18,10 @@ LATER_KEYS = (
     "keep_at_most", "save_every_epochs", "save_every_minutes", "power_watts", "co2_g_per_kwh",
 )  # fmt: skip
 """Of what the stages share, that which does not decide how a network learns from its data."""
-LOOP_KEYS = ("epochs", "tumor_focus", "oversample_foreground", "rare_label_exponent")
+LOOP_KEYS = (
+    "epochs", "tumor_focus", "tumor_dice_weight", "oversample_foreground", "rare_label_exponent",
+    "hard_voxels",
+)  # fmt: skip
 """Of what is a stage's own, that which does not decide its data."""
 CHAIN_KEYS = ("weights", "rounds", "drop_fraction", "start", "initial_lr")
 """Of what is a stage's own, that which does not decide a single network.
@@ -26,6 +30,8 @@ A second weight leaves the first as it is; a further round of the teacher the on
 network starts from counts by its inputs, see :class:`cfseg.training.learners.Learner`; the learning
 rate counts among what all stages share.
 """
+NEW_KEYS = ("tumor_dice_weight", "hard_voxels")
+"""What counts only where it differs from its default: what was trained before it came stays."""
 
 
 class Digests:
@@ -92,16 +98,24 @@ def stage_inputs(
         labels: what decides the pseudo-labels.
         digests: known ones of the cases' files.
     """
-    own = stage.model_dump(mode="json")
+    own = _without_new_defaults(stage)
     for key in CHAIN_KEYS:
         own.pop(key, None)
-    shared = training.model_dump(mode="json", exclude={"coarse", "tumor", "organ", "teacher"})
+    shared = _without_new_defaults(training)
+    for key in (*ROLES, "teacher"):
+        shared.pop(key)
     data: dict[str, Any] = {"cases": facts(cases, digests), "labels": labels}
     data |= {key: value for key, value in own.items() if key not in LOOP_KEYS}
     data |= {key: shared[key] for key in DATA_KEYS}
     loop = {key: value for key, value in shared.items() if key not in LATER_KEYS}
     loop["initial_lr"] = training.of(stage).initial_lr
     return {"data": data, "network": {"data": data, "stage": own, "shared": loop}}
+
+
+def _without_new_defaults(model: Frozen) -> dict[str, Any]:
+    fields, values = type(model).model_fields, model.model_dump(mode="json")
+    unused = {key for key in NEW_KEYS if key in fields and values[key] == fields[key].default}
+    return {key: value for key, value in values.items() if key not in unused}
 
 
 def facts(cases: Sequence[Case], digests: Digests | None = None) -> list[list[Any]]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from nnunetv2.training.loss.robust_ce_loss import RobustCrossEntropyLoss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
@@ -22,6 +21,7 @@ from cfseg.recipes.training import StageTraining, Training
 from cfseg.training.board import Board
 from cfseg.training.cost import Stopwatch
 from cfseg.training.iteration import Skipped
+from cfseg.training.loss import adapt
 from cfseg.training.precision import cpu_precision, in_bf16
 from cfseg.training.schedule import Schedule, make_optimizer
 from cfseg.training.steps import Progress, Report
@@ -84,6 +84,7 @@ class StageNetwork(nnUNetTrainer):
         self.initial_lr = training.initial_lr
         self.weight_decay = training.weight_decay
         self.num_epochs, self.tumor_focus = stage.epochs, stage.tumor_focus
+        self.tumor_dice_weight = stage.tumor_dice_weight
         self.num_iterations_per_epoch = training.iterations_per_epoch
         self.num_val_iterations_per_epoch = training.validation_iterations_per_epoch
         self.oversample_foreground_percent = training.oversample_foreground
@@ -137,13 +138,15 @@ class StageNetwork(nnUNetTrainer):
         self.batch_size = self.configuration_manager.batch_size // self.world
 
     def _build_loss(self) -> Any:  # noqa: ANN401 - nnU-Net's loss
-        """Weigh rare labels in the cross-entropy if the recipe says so."""
+        """Weigh labels and voxels if the recipe says so."""
         loss = super()._build_loss()
         inner = getattr(loss, "loss", loss)
         inner.dc.ddp = distributed.is_initialized()
-        if self.rare_label_exponent:
-            weights = self._label_weights().to(self.device)
-            inner.ce = RobustCrossEntropyLoss(weight=weights)
+        weights = self._label_weights().to(self.device) if self.rare_label_exponent else None
+        adapt(
+            inner, hard_voxels=self.training.hard_voxels,
+            tumor_dice_weight=self.tumor_dice_weight, label_weights=weights,
+        )  # fmt: skip
         return loss
 
     def _label_weights(self) -> torch.Tensor:
