@@ -8,7 +8,9 @@ from cfseg.plan import Frozen, PositiveMm, PositiveTriple
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
-OWN_KEYS = ("oversample_foreground", "rare_label_exponent", "hard_voxels", "initial_lr")
+OWN_KEYS = (
+    "batch_dice", "oversample_foreground", "rare_label_exponent", "hard_voxels", "initial_lr",
+)  # fmt: skip
 """Of what the stages share, that which a stage may have of its own."""
 Precision = Literal["auto", "fp32", "bf16"]
 ORGAN_LABELS = ("coarse", "tumor", "teacher")
@@ -30,6 +32,7 @@ class StageTraining(Frozen):
         weights: how many networks are trained from different random initializations.
         tumor_focus: share of the windows centered on a label that are centered on a tumor; the
             others take any label, as in nnU-Net.
+        batch_dice: this stage's own, in place of what all stages share.
         oversample_foreground: this stage's own, in place of what all stages share.
         tumor_dice_weight: how often the tumor counts in the mean of the Dice loss over the labels,
             of which each other counts once; of the tumor model alone.
@@ -49,6 +52,7 @@ class StageTraining(Frozen):
     n_conv_decoder: Count | tuple[Count, ...] = 2
     weights: Annotated[int, Field(gt=0, le=2)] = 1
     tumor_focus: Annotated[float, Field(ge=0, le=1)] = 0.0
+    batch_dice: bool | None = None
     oversample_foreground: Annotated[float, Field(ge=0, le=1)] | None = None
     tumor_dice_weight: Annotated[float, Field(ge=1)] = 1.0
     rare_label_exponent: Annotated[float, Field(ge=0, le=1)] | None = None

@@ -30,8 +30,10 @@ A second weight leaves the first as it is; a further round of the teacher the on
 network starts from counts by its inputs, see :class:`cfseg.training.learners.Learner`; the learning
 rate counts among what all stages share.
 """
-NEW_KEYS = ("tumor_dice_weight", "hard_voxels")
+NEW_KEYS = ("hard_voxels",)
 """What counts only where it differs from its default: what was trained before it came stays."""
+NEW_STAGE_KEYS = ("batch_dice", "tumor_dice_weight", "hard_voxels")
+"""The same of what is a stage's own."""
 
 
 class Digests:
@@ -98,23 +100,23 @@ def stage_inputs(
         labels: what decides the pseudo-labels.
         digests: known ones of the cases' files.
     """
-    own = _without_new_defaults(stage)
+    own = _without_defaults(stage, NEW_STAGE_KEYS)
     for key in CHAIN_KEYS:
         own.pop(key, None)
-    shared = _without_new_defaults(training)
+    shared = _without_defaults(training, NEW_KEYS)
     for key in (*ROLES, "teacher"):
         shared.pop(key)
     data: dict[str, Any] = {"cases": facts(cases, digests), "labels": labels}
-    data |= {key: value for key, value in own.items() if key not in LOOP_KEYS}
     data |= {key: shared[key] for key in DATA_KEYS}
+    data |= {key: value for key, value in own.items() if key not in LOOP_KEYS}
     loop = {key: value for key, value in shared.items() if key not in LATER_KEYS}
     loop["initial_lr"] = training.of(stage).initial_lr
     return {"data": data, "network": {"data": data, "stage": own, "shared": loop}}
 
 
-def _without_new_defaults(model: Frozen) -> dict[str, Any]:
+def _without_defaults(model: Frozen, keys: Sequence[str]) -> dict[str, Any]:
     fields, values = type(model).model_fields, model.model_dump(mode="json")
-    unused = {key for key in NEW_KEYS if key in fields and values[key] == fields[key].default}
+    unused = {key for key in keys if values[key] == fields[key].default}
     return {key: value for key, value in values.items() if key not in unused}
 
 

@@ -225,7 +225,10 @@ def _planned(folder: StageFolder) -> dict[str, Any]:
 
     os.environ[WORKERS] = "1"  # the planner fails with 0
     try:
-        return ExperimentPlanner(folder.name).plan_experiment()
+        # Recipes give patch and spacing as (Z, Y, X), and a network may start from another's
+        # weights: nnU-Net would put the axis with the largest voxels first, in one stage perhaps
+        # and not in the next.
+        return ExperimentPlanner(folder.name, suppress_transpose=True).plan_experiment()
     finally:
         os.environ[WORKERS] = "0"
 
@@ -235,7 +238,7 @@ def edited(plans: dict[str, Any], training: Training, stage: StageTraining) -> d
     configuration = plans["configurations"][CONFIGURATION]
     configuration["batch_size"] = training.batch_size
     configuration["patch_size"] = list(stage.patch)
-    configuration["batch_dice"] = training.batch_dice
+    configuration["batch_dice"] = training.of(stage).batch_dice
     if stage.spacing_mm is not None:
         configuration["spacing"] = list(stage.spacing_mm)
     if stage.features is not None:
