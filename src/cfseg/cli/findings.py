@@ -34,18 +34,16 @@ def findings(
     Example: cfseg findings ct.nii.gz labels.nii.gz -o findings/
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from cfseg.cli.bars import Bars
     from cfseg.errors import EXIT_NONE_DONE, EXIT_OK, EXIT_PARTIAL
     from cfseg.findings.files import measure_many
 
     console, errors = Console(stderr=True, quiet=quiet), Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet) as bar:
-        task = bar.add_task("cases", total=None)
+    with Bars(console, "cases") as bars:
 
         def on_case(case: str, problem: str, done: int, of: int) -> None:
-            bar.update(task, completed=done, total=of)
+            bars.step(done, of)
             if problem:
                 errors.print(f"{case}: refused: {problem}", highlight=False, markup=False)
 
