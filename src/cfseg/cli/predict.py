@@ -137,6 +137,8 @@ def _predict(
             fail_on_empty=fail_on_empty, on_start=bars.start, on_case=on_case,
             on_window=on_window,
         )  # fmt: skip
+    for warning in summary.warnings:
+        errors.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     _close(console, summary)
     return summary
 

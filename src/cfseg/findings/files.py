@@ -94,10 +94,11 @@ def case_file(out: Path, case: str) -> Path:
 def read_case(out: Path, case: str) -> dict[str, Any] | None:
     """Return the record of a case, or None if there is none that can be read."""
     try:
-        record: dict[str, Any] = json.loads(case_file(out, case).read_text(encoding="utf-8"))
+        record = json.loads(case_file(out, case).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return record
+    whole = isinstance(record, dict) and isinstance(record.get("about"), dict)
+    return record if whole and "label_map_sha256" in record["about"] else None
 
 
 def write_tables(out: Path, cases: Sequence[str]) -> None:
