@@ -33,6 +33,7 @@ from cfseg.evaluation.scores import CaseScores, State, Summary, chosen_labels, s
 from cfseg.evaluation.scoring import score_case
 from cfseg.evaluation.tables import write_scores
 from cfseg.evaluation.workers import Lost, results
+from cfseg.io import without_folders
 
 __all__ = ["CaseScores", "Mode", "Progress", "Summary", "evaluate", "score_case", "summarize"]
 
@@ -99,15 +100,15 @@ def judge(
 
 
 def judge_pair(pair: Pair, labels: Sequence[int], mode: Mode) -> CaseScores:
-    """Score one prediction; what goes wrong stands in the scores."""
+    """Score one prediction; what goes wrong stands in the scores, without folders."""
     try:
-        return _judge(pair, labels, mode)
+        scores = _judge(pair, labels, mode)
     except CfsegError as error:
-        return CaseScores(pair.case, {}, {}, "failed", error.code, error.message)
+        scores = CaseScores(pair.case, {}, {}, "failed", error.code, error.message)
     except Exception as error:
-        return CaseScores(
-            pair.case, {}, {}, "failed", CfsegError.code, f"{type(error).__name__}: {error}"
-        )
+        what = f"{type(error).__name__}: {error}"
+        scores = CaseScores(pair.case, {}, {}, "failed", CfsegError.code, what)
+    return scores.noted(without_folders(scores.message, pair.pred, pair.ref))
 
 
 def _judge(pair: Pair, labels: Sequence[int], mode: Mode) -> CaseScores:

@@ -22,7 +22,7 @@ from cfseg.dataset.cases import Case, present_labels, read_labels
 from cfseg.errors import EXIT_NONE_DONE, EXIT_OK, EXIT_PARTIAL, InputError, UsageError
 from cfseg.evaluation.flare import score_case
 from cfseg.evaluation.scores import CaseScores
-from cfseg.io import SourceGrid, read_label_map, read_scan, write_json
+from cfseg.io import SourceGrid, read_label_map, read_scan, without_folders, write_json
 from cfseg.labels import NAMES
 from cfseg.recipes.recipe import Cascade, with_overrides
 from cfseg.training.ablation_rows import Variant, label_maps, rows_of, variants
@@ -176,7 +176,8 @@ class _Run:
         try:
             volume, truth, source = _read(case)
         except InputError as error:
-            return CaseRows(case.name, {}, error.code, error.message)
+            told = without_folders(error.message, case.image, case.label)
+            return CaseRows(case.name, {}, error.code, told)
         made = label_maps(volume, self.rows, on_progress)
         there = present_labels(truth)
         return CaseRows(

@@ -29,6 +29,7 @@ from cfseg.io import (
     label_image,
     read_scan,
     replacing,
+    without_folders,
     write_json,
     write_label_map,
 )
@@ -168,7 +169,9 @@ class _Labeller:
         except Exception as error:
             what = f"{case.name}: {type(error).__name__}: {error}"
             state, record = "failed", {"code": CfsegError.code, "message": what}
-        record = {"case": case.name, "state": state} | record
+        paths = (case.image, case.label, *self._outputs(case))
+        told = without_folders(record["message"], *paths)
+        record = {"case": case.name, "state": state} | record | {"message": told}
         write_json(status, record | {"settings": self.settings})
         return Labelled(case.name, state, False, record)
 
@@ -186,7 +189,7 @@ class _Labeller:
         return {
             "truth_voxels": int(np.count_nonzero(origin == GROUND_TRUTH)),
             "pseudo_voxels": int(np.count_nonzero(origin == PSEUDO)),
-            "notes": list(scan.notes),
+            "notes": [without_folders(note, case.image) for note in scan.notes],
             **self._files(case),
             "sha256": file_digest(labels),
             "provenance_sha256": file_digest(sources),
