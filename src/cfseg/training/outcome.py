@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,13 +12,32 @@ from cfseg.bundle.nnunet_v2 import read_model_folder
 from cfseg.dataset.cases import Case
 from cfseg.io import write_json
 from cfseg.plan import ROLES, Role
-from cfseg.recipes.recipe import Cascade
+from cfseg.recipes.recipe import Cascade, Recipe
 from cfseg.training.candidates import Candidate, candidates_of
+from cfseg.training.inputs import Digests, facts
 from cfseg.training.learners import Curriculum, Learner
 from cfseg.training.selection import select
 from cfseg.training.steps import Report
 
 FILE = "selection.json"
+
+
+def decisive(
+    curriculum: Curriculum, recipe: Recipe, selection: Sequence[Case], digests: Digests
+) -> dict[str, Any]:
+    """Return what decides which networks there are and which of their weights go on; JSON.
+
+    Args:
+        curriculum: the networks.
+        recipe: of the training.
+        selection: the selection set; none where weights are not ranked.
+        digests: known ones of the cases' files.
+    """
+    inputs: dict[str, Any] = {role: getattr(curriculum, role).inputs for role in ("tumor", "organ")}
+    inputs["recipe"] = recipe.model_dump(mode="json")
+    if selection:
+        inputs["selection"] = facts(selection, digests)
+    return inputs
 
 
 def network_name(role: Role, weight: int) -> str:
