@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from cfseg.cli import reading
+from cfseg.cli import networks, reading
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,19 +22,11 @@ def predict(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder; for one input also a .nii.gz file name.")
     ],
-    bundle: Annotated[
-        Path | None, typer.Option("--bundle", "-m", help="Model bundle [default: the bundled one].")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override, as in region.margin_mm=30."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
-    backend: Annotated[
-        str,
-        typer.Option(help="auto, torch or openvino; auto: OpenVINO on a CPU if installed."),
-    ] = "auto",
+    bundle: networks.Bundle = None,
+    set_: networks.Overrides = None,
+    device: networks.Device = "auto",
+    threads: networks.Threads = None,
+    backend: networks.Backend = "auto",
     precision: Annotated[
         str, typer.Option(help="fp32, or int8 of a bundle that has it (OpenVINO only).")
     ] = "fp32",

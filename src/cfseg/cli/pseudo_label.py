@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cfseg.cli import networks
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -26,9 +28,7 @@ def pseudo_label(
         Path, typer.Argument(help="Cohort: a folder with imagesTr and labelsTr, or manifest.json.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the labels.")],
-    bundle: Annotated[
-        Path | None, typer.Option("--bundle", "-m", help="Model bundle [default: the bundled one].")
-    ] = None,
+    bundle: networks.Bundle = None,
     stage: Annotated[
         Network, typer.Option(help="One network over the whole body, or the cascade.")
     ] = Network.coarse,
@@ -42,8 +42,8 @@ def pseudo_label(
     tumor: Annotated[
         bool, typer.Option("--tumor", help="Take tumors from the model too; the paper does not.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
+    device: networks.Device = "auto",
+    threads: networks.Threads = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
 ) -> None:
     """Complete the labels of a cohort with those of a model; the ground truth always wins.

@@ -11,6 +11,7 @@ from cfseg.bundle.bundle import Network
 from cfseg.bundle.nnunet_v2 import read_model_folder
 from cfseg.dataset.cases import Case
 from cfseg.io import write_json
+from cfseg.networks.backends import find_backend
 from cfseg.plan import ROLES, Role
 from cfseg.recipes.recipe import Cascade, Recipe
 from cfseg.training.candidates import Candidate, candidates_of
@@ -62,7 +63,7 @@ def rank(
         cases: the selection set, fully labelled.
         folder: gets ``selection.json``.
         fallback: checkpoint of a network of which no weights were kept.
-        device: where they run.
+        device: where they run; on a CPU with OpenVINO if that is installed, as predicting does.
         report: gets lines of progress and the table.
     """
     candidates: dict[str, Sequence[Candidate]] = {
@@ -72,6 +73,7 @@ def rank(
             device,
             fallback=fallback,
             decoder_stop=cascade.decoder_stop,
+            backend=find_backend("auto", device),
         )
         for role, weight, learner in _networks(curriculum)
     }
