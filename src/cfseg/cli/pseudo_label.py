@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cfseg.cli import networks
+from cfseg.cli.reading import OF_SCANS, reading
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cfseg.io import ReadingOptions
     from cfseg.training.label_summary import Labelled, LabelSummary
 
 
@@ -23,6 +25,7 @@ class Network(StrEnum):
     cascade = "cascade"
 
 
+@reading(OF_SCANS)
 def pseudo_label(
     dataset: Annotated[
         Path, typer.Argument(help="Cohort: a folder with imagesTr and labelsTr, or manifest.json.")
@@ -45,6 +48,8 @@ def pseudo_label(
     device: networks.Device = "auto",
     threads: networks.Threads = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
+    *,
+    options: "ReadingOptions",
 ) -> None:
     """Complete the labels of a cohort with those of a model; the ground truth always wins.
 
@@ -72,7 +77,7 @@ def pseudo_label(
 
         summary = label_cohort(
             dataset, bundle, out, stage=stage.value, groups=group or (), step=step, tumor=tumor,
-            device=device, threads=threads, on_case=on_case,
+            device=device, threads=threads, options=options, on_case=on_case,
         )  # fmt: skip
     _close(console, summary)
     raise typer.Exit(summary.exit_code)

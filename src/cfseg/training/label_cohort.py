@@ -24,6 +24,8 @@ from cfseg.errors import CfsegError, InputError, UsageError
 from cfseg.inference.merge import organs_of, tumor_over_organs, union_of_tumors
 from cfseg.inference.predictor import Stage
 from cfseg.io import (
+    AS_IS,
+    ReadingOptions,
     Scan,
     SourceGrid,
     label_image,
@@ -54,6 +56,7 @@ def label_cohort(
     tumor: bool = False,
     device: str = "auto",
     threads: int | None = None,
+    options: ReadingOptions = AS_IS,
     on_case: OnCase | None = None,
 ) -> LabelSummary:
     """Label the cases of a cohort with a model and merge that with their ground truth.
@@ -71,6 +74,7 @@ def label_cohort(
         tumor: take tumors from the model too. The paper does not.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: CPU threads; None takes all.
+        options: how scans and their label maps are read; they count among the settings.
         on_case: see :data:`OnCase`.
 
     Raises:
@@ -80,7 +84,7 @@ def label_cohort(
     """
     chosen = choose(read_cases(dataset), groups, tumor=tumor)
     check_out(out, dataset)
-    segmenter = _segmenter(bundle, stage, step, device, threads)
+    segmenter = _segmenter(bundle, stage, step, device, threads, options)
     labeller = _Labeller(segmenter, out, stage, step, tumor=tumor)
     make_folder(out / "status")
     done: list[Labelled] = []
@@ -119,7 +123,12 @@ def choose(
 
 
 def _segmenter(
-    bundle: Path | None, stage: str, step: float, device: str, threads: int | None
+    bundle: Path | None,
+    stage: str,
+    step: float,
+    device: str,
+    threads: int | None,
+    options: ReadingOptions,
 ) -> Segmenter:
     if stage not in STAGES:
         raise UsageError(f"there is no stage {stage!r}; give one of {', '.join(STAGES)}")
@@ -129,7 +138,7 @@ def _segmenter(
     if stage != "cascade":
         # The coarse network whole: a cut decoder is for finding the abdomen.
         overrides += [f"stages={json.dumps([stage])}", "decoder_stop=0"]
-    return Segmenter(bundle, device, threads, tuple(overrides))
+    return Segmenter(bundle, device, threads, tuple(overrides), options=options)
 
 
 class _Labeller:
@@ -146,6 +155,7 @@ class _Labeller:
             "stage": stage,
             "step": step,
             "tumor": tumor,
+            "reading": segmenter.options.given(),
             "cfseg": __version__,
             "notice": segmenter.notice,
         }
@@ -176,9 +186,10 @@ class _Labeller:
         return Labelled(case.name, state, False, record)
 
     def _label(self, case: Case) -> dict[str, Any]:
-        scan = read_scan(case.image, case=case.name)
+        options = self.segmenter.options
+        scan = read_scan(case.image, case=case.name, options=options)
         geometry = scan.volume.geometry
-        truth = truth_of(case, geometry)
+        truth = truth_of(case, geometry, options)
         merged = merge(truth, self._predict(scan).ids, case.annotated, tumor=self.tumor)
         if not truth_is_kept(truth, merged, case.annotated):
             raise CfsegError(f"{case.name}: merging changed annotated voxels; this is a bug")
