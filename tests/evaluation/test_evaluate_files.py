@@ -114,6 +114,8 @@ def test_damaged_files_and_other_grids_do_not_stop_the_others(folders):
     assert "origin (-50.00" in b.message
     assert "origin (-47.00" in b.message
     assert (d.state, d.code) == ("failed", "E_FORMAT")
+    assert a.message.endswith("; it counts as 0")
+    assert d.message.endswith("; the case does not count")
     assert c.state == "scored"
     # a and b count as 0, as a missing one would; d has no reference to be judged by.
     assert summary.means["Liver_DSC"] == round(1 / 3, 4)
@@ -317,6 +319,7 @@ def test_a_case_whose_process_is_killed_is_listed_and_does_not_count(folders, mo
     summary = evaluate(*folders, jobs=2)
     assert (summary.cases[1].state, summary.cases[1].code) == ("failed", "E_KILLED")
     assert "killed by signal 9" in summary.cases[1].message
+    assert summary.cases[1].message.endswith("; the case does not count")
     assert summary.means["Liver_DSC"] == round(2 / 3, 4)
     assert summary.exit_code == 3
 

@@ -133,14 +133,10 @@ def compare_methods(
         second: of the second.
         ref: references, a folder or one file.
         out: folder for ``comparison.md``, ``.csv`` and ``.json``.
-        mode: the rules.
-        labels: ids to judge, all by default.
-        progress: called after each case.
-        jobs: cases at a time.
-
-    Raises:
-        UsageError: nothing can be paired, or there is no such mode or label.
-        ResourceError: the files cannot be written.
+        mode: like the rest, and the errors, as :func:`cfseg.evaluation.flare.evaluate` has it.
+        labels: see there.
+        progress: see there; it is called for both methods.
+        jobs: see there.
     """
     one, other = (judge(pred, ref, mode, labels, progress, jobs) for pred in (first, second))
     comparison = compare_summaries((str(first), str(second)), one, other)

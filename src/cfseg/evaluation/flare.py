@@ -104,10 +104,9 @@ def judge_pair(pair: Pair, labels: Sequence[int], mode: Mode) -> CaseScores:
     try:
         scores = _judge(pair, labels, mode)
     except CfsegError as error:
-        scores = CaseScores(pair.case, {}, {}, "failed", error.code, error.message)
+        scores = _failed(pair, error.code, error.message)
     except Exception as error:
-        what = f"{type(error).__name__}: {error}"
-        scores = CaseScores(pair.case, {}, {}, "failed", CfsegError.code, what)
+        scores = _failed(pair, CfsegError.code, f"{type(error).__name__}: {error}")
     return scores.noted(without_folders(scores.message, pair.pred, pair.ref))
 
 
@@ -135,4 +134,8 @@ def _lost(pair: Pair, lost: Lost) -> CaseScores:
     code = lost.exit_code
     how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with {code}"
     message = f"the process that judged it {how}; if memory ran out, try fewer --jobs"
-    return CaseScores(pair.case, {}, {}, "failed", "E_KILLED", message)
+    return _failed(pair, "E_KILLED", message)
+
+
+def _failed(pair: Pair, code: str, message: str) -> CaseScores:
+    return CaseScores(pair.case, {}, {}, "failed", code, f"{message}; the case does not count")
