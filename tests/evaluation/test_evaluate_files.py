@@ -114,6 +114,8 @@ def test_damaged_files_and_other_grids_do_not_stop_the_others(folders):
     assert "origin (-50.00" in b.message
     assert "origin (-47.00" in b.message
     assert (d.state, d.code) == ("failed", "E_FORMAT")
+    assert a.message.endswith("; it counts as 0")
+    assert d.message.endswith("; the case does not count")
     assert c.state == "scored"
     # a and b count as 0, as a missing one would; d has no reference to be judged by.
     assert summary.means["Liver_DSC"] == round(1 / 3, 4)
@@ -317,6 +319,7 @@ def test_a_case_whose_process_is_killed_is_listed_and_does_not_count(folders, mo
     summary = evaluate(*folders, jobs=2)
     assert (summary.cases[1].state, summary.cases[1].code) == ("failed", "E_KILLED")
     assert "killed by signal 9" in summary.cases[1].message
+    assert summary.cases[1].message.endswith("; the case does not count")
     assert summary.means["Liver_DSC"] == round(2 / 3, 4)
     assert summary.exit_code == 3
 
@@ -347,3 +350,54 @@ def test_tables_in_the_shape_of_the_paper(folders):
     lesions = list(csv.DictReader((out / "lesions.csv").read_text().splitlines()))
     assert [row["found"] for row in lesions] == ["1", "1", "1", "0"]
     assert summary.cases[0].lesions.lesions[0].volume_ml == pytest.approx(0.27)
+
+
+@pytest.fixture
+def without_tumor(tmp_path):
+    """Two cases without tumors, but for the second, in which the prediction has one if wanted."""
+
+    def make(painted=False, missing=False):
+        for case in "ab":
+            ids = volume()
+            ids[ids == 14] = 0
+            save(tmp_path / "ref" / f"{case}.nii.gz", ids)
+            if not (missing and case == "b"):
+                save(tmp_path / "pred" / f"{case}.nii.gz", volume() if painted else ids)
+        return evaluate(tmp_path / "pred", tmp_path / "ref", tmp_path / "out", labels=[1, 14])
+
+    return make
+
+
+def shown(summary):
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(score_table(summary))
+    lines = captured.get().splitlines()
+    (tumor,) = (line for line in lines if "tumor" in line)
+    return [cell.strip() for cell in tumor.strip("│┃ ").split("│")], captured.get()
+
+
+def test_what_is_nowhere_is_shown_as_absent_and_counts_as_1(without_tumor, tmp_path):
+    summary = without_tumor()
+    cells, text = shown(summary)
+    assert cells == ["tumor (2 absent)", "absent", "absent"]
+    assert "the reference does not have it" in " ".join(text.split())
+    assert summary.means["Lesion_DSC"] == 1
+    assert "Lesion_DSC: 1.0000" in (tmp_path / "out" / "scores.txt").read_text()
+    assert "| Tumor (2 absent) | absent | absent |" in (tmp_path / "out" / "tables.md").read_text()
+
+
+def test_what_only_the_predictions_have_is_no_absence(without_tumor):
+    cells, _ = shown(without_tumor(painted=True))
+    assert cells == ["tumor (2 absent)", "0.0000 ± 0.0000", "0.0000 ± 0.0000"]
+
+
+def test_a_missing_prediction_of_an_absent_label_still_counts_as_0(without_tumor):
+    cells, _ = shown(without_tumor(missing=True))
+    assert cells == ["tumor (2 absent)", "0.5000 ± 0.7071", "0.5000 ± 0.7071"]
+
+
+def test_a_table_without_absent_labels_has_no_note(folders):
+    pred, ref, out = folders
+    _, text = shown(evaluate(pred, ref, out, labels=[1, 14]))
+    assert "absent" not in text.lower()

@@ -93,3 +93,27 @@ def test_an_input_that_moved_is_asked_for(tmp_path):
         find_input(tmp_path / "out", "x", tmp_path)
     again = moved.rename(tmp_path / "x.nii.gz")
     assert find_input(tmp_path / "out", case_id(again), tmp_path) == again
+
+
+@pytest.mark.parametrize("damaged", ["", '{"case": "b", "st', "[1, 2]", "{}"])
+def test_a_damaged_status_file_is_named_and_the_rest_goes_on(segmenter, tmp_path, damaged):
+    scans = [ct(tmp_path / "in" / f"{name}.nii.gz") for name in "ab"]
+    out = tmp_path / "out"
+    assert predict_many(scans, out, segmenter, statistics=True).warnings == ()
+    (out / "status" / "b.json").write_text(damaged)
+    summary = predict_many(scans[:1], out, segmenter, statistics=True)
+    (warning,) = summary.warnings
+    assert warning.startswith("status/b.json is damaged")
+    assert json.loads((out / "summary.json").read_text())["warnings"] == [warning]
+    assert {row["case"] for row in rows(out / "statistics.csv")} == {"a"}
+
+
+@pytest.mark.parametrize("damaged", ["{", "[]", "{}", '{"about": {}}'])
+def test_damaged_statistics_are_made_again(segmenter, tmp_path, damaged):
+    out = tmp_path / "out"
+    predict_many([ct(tmp_path / "in" / "a.nii.gz")], out, segmenter, statistics=True)
+    whole = (out / "statistics" / "a.json").read_bytes()
+    (out / "statistics" / "a.json").write_text(damaged)
+    (case,) = predict_many([tmp_path / "in"], out, segmenter, statistics=True).cases
+    assert case.skipped
+    assert (out / "statistics" / "a.json").read_bytes() == whole

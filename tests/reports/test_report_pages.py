@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import cfseg.reports
 from cfseg.cli.root import app
 from cfseg.errors import UsageError
-from cfseg.reports.outputs import without_paths
+from cfseg.io import without_paths
 from cfseg.reports.report import write_report
 
 HOSTILE = '"><img src=x onerror=alert(1)>'

@@ -3,6 +3,7 @@ import io
 import json
 import math
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -330,3 +331,38 @@ def test_the_bundle_of_a_workspace_is_found(tiny_bundle: Path, tmp_path: Path) -
 
 def _text(case: CaseRows) -> str:
     return repr({row: (scores.dsc, scores.nsd) for row, scores in case.rows.items()})
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
+def test_both_backends_give_the_same_rows(tiny_bundle: Path, cases: list[Case], tmp_path) -> None:
+    manifest, volume = read_manifest(tiny_bundle), read_scan(cases[0].image).volume
+    names = rows_of(manifest)[0]
+    made = [
+        label_maps(volume, variants(tiny_bundle, manifest, manifest.cascade, names, CPU, backend))
+        for backend in ("torch", "openvino")
+    ]
+    for name in names:
+        one, other = (maps[name].ids for maps in made)
+        assert (one == other).mean() >= 0.9999, name
+        assert one.any()
+
+
+def test_scores_of_another_backend_are_made_again(
+    tiny_bundle: Path, cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def recording(*arguments: object) -> tuple[Variant, ...]:
+        asked.append(str(arguments[-1]))
+        return variants(*arguments[:-1])  # type: ignore[arg-type]
+
+    monkeypatch.setattr("cfseg.training.ablation.variants", recording)
+    monkeypatch.setattr("cfseg.networks.backends.find_spec", lambda _: object())
+    found = [
+        ablate(tiny_bundle, cases[:1], tmp_path, CPU, backend=backend)
+        for backend in ("torch", "auto", "openvino", "torch")
+    ]
+    assert asked == ["torch", "openvino", "torch"]
+    assert [one.backend for one in found] == ["torch", "openvino", "openvino", "torch"]
+    assert [one.cases[0].skipped for one in found] == [False, False, True, False]
+    assert as_json(found[1])["backend"] == "openvino"

@@ -12,12 +12,10 @@ from cfseg.training.cost import (
     Effort,
     Stopwatch,
     estimated_hours,
-    multiply_adds,
-    parameters,
     read_effort,
-    read_plan,
     write_cost,
 )
+from cfseg.training.network_size import multiply_adds, parameters, read_plan
 
 NNUNET = {
     "n_stages": 2,
@@ -134,8 +132,9 @@ def test_the_table_has_a_column_for_each_network(tmp_path):
     for weight, dataset, name in ((1, "Dataset001_Coarse", "coarse_1"), (2, "Dataset002_T", "t_2")):
         model = tmp_path / f"nnUNet_results_{weight}" / dataset / "nnUNetTrainer__P__3d_fullres"
         (model / "fold_0").mkdir(parents=True)
-        effort = Effort(network=name, epochs=7, seconds=7200, peak_mb=512)
-        write_json(model / "fold_0" / "effort.json", effort.model_dump())
+        effort = Effort(network=name, epochs=7, seconds=7200, peak_mb=512, initial_lr=0.01)
+        kept = effort.model_dump(exclude=set() if weight == 1 else {"initial_lr"})
+        write_json(model / "fold_0" / "effort.json", kept)
         write_json(model / "plans.json", PLANS)
         write_json(model / "dataset.json", DATASET)
     text = write_cost(tmp_path, training)
@@ -146,6 +145,8 @@ def test_the_table_has_a_column_for_each_network(tmp_path):
     assert (first["hours"], first["energy_kwh"], first["co2_g"]) == (2.0, 0.6, 300.0)
     assert "| Learning rate schedule | halved every 200 epochs | halved every 200 epochs |" in text
     assert "| CO2, g | 300 | 300 |" in text
+    assert "| Initial learning rate | 0.01 | - |" in text  # the second is of before it was kept
+    assert [n["initial_lr"] for n in found["networks"]] == [0.01, None]
     assert "| Patch size | 4x8x8 | 4x8x8 |" in text
     assert (tmp_path / "cost.md").read_text() == text
     assert "CUDA version" in found["environment"]

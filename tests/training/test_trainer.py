@@ -382,8 +382,8 @@ def test_a_network_starts_from_the_coarse_model(run, trained):
 
 
 def test_only_the_head_of_tumors_stays_random_beside_the_coarse_weights(trainer, trained):
-    from cfseg.training.cost import read_plan
     from cfseg.training.finetune import start_from_checkpoint
+    from cfseg.training.network_size import read_plan
 
     coarse = trained.pipeline.curriculum.coarse.folder.model(1) / "fold_0" / "checkpoint_final.pth"
     wanted = torch.load(coarse, weights_only=False)["network_weights"]
@@ -401,8 +401,8 @@ def test_only_the_head_of_tumors_stays_random_beside_the_coarse_weights(trainer,
 def test_a_coarse_model_of_another_architecture_is_no_start(trainer, trained):
     from cfseg.errors import UsageError
     from cfseg.networks.build import build_network
-    from cfseg.training.cost import read_plan
     from cfseg.training.finetune import start_from_checkpoint
+    from cfseg.training.network_size import read_plan
 
     coarse = trained.pipeline.curriculum.coarse.folder.model(1) / "fold_0" / "checkpoint_final.pth"
     plan = read_plan(trainer.plans_manager.plans, trainer.dataset_json)

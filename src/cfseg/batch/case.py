@@ -18,7 +18,7 @@ from cfseg.batch.summary import CaseStatus, State
 from cfseg.errors import CfsegError, InputError
 from cfseg.findings.agreement import agreement
 from cfseg.findings.keep import complete_case, keep_case
-from cfseg.io import remember_input, write_json
+from cfseg.io import remember_input, without_folders, write_json
 from cfseg.segmenter import Segmentation, Segmenter
 
 OnWindow = Callable[[str, str, int, int], None]
@@ -180,7 +180,7 @@ class CaseRun:
             "case": self.job.case,
             "state": state,
             "code": error.code if error else "",
-            "message": error.message if error else "",
+            "message": self._told(error.message) if error else "",
             "notes": [],
             "notice": self.segmenter.notice,
             "attempt": attempt,
@@ -195,11 +195,16 @@ class CaseRun:
         }
         if segmentation is not None:
             record |= _findings(segmentation)
+            record["notes"] = [self._told(note) for note in segmentation.notes]
             record["output"] = self.job.target.name
             record["output_sha256"] = file_digest(self.job.target)
         elif self.job.scan.is_file():
             record["input_sha256"] = _input_digest(self.job.scan)
         return record
+
+    def _told(self, text: str) -> str:
+        """Return what may be kept of a message: no folder, it may name a patient."""
+        return without_folders(text, self.job.scan, self.job.target)
 
     def _stamp(self) -> list[list[Any]]:
         return stamp(self.job.scan)
@@ -224,7 +229,6 @@ def now() -> str:
 def _findings(segmentation: Segmentation) -> dict[str, Any]:
     result = segmentation.result
     return {
-        "notes": list(segmentation.notes),
         "input_sha256": segmentation.scan.sha256,
         "region": None if result.region is None else [result.region.start, result.region.stop],
         "volumes_ml": result.label_map.volumes_ml(),

@@ -72,10 +72,9 @@ def predict_many(
 
     def sum_up() -> Summary:
         cases = tuple(batch.done.get(job.case) or stopped(job) for job in jobs)
-        summary = Summary(cases, ignored, segmenter.notice, fail_on_empty)
+        warnings = write_all_tables(folder) if statistics else ()
+        summary = Summary(cases, ignored, segmenter.notice, fail_on_empty, warnings)
         summary.write(folder, name)
-        if statistics:
-            write_all_tables(folder)
         return summary
 
     try:

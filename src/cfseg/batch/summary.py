@@ -56,12 +56,14 @@ class Summary:
         ignored: how many other files there were.
         notice: what the bundle's makers want said.
         fail_on_empty: count a scan without abdomen as one that is not done.
+        warnings: about files of other runs.
     """
 
     cases: tuple[CaseStatus, ...]
     ignored: int
     notice: str
     fail_on_empty: bool = False
+    warnings: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -80,6 +82,7 @@ class Summary:
             **{state: counts.get(state, 0) for state in STATES},
             "ignored": self.ignored,
             "notice": self.notice,
+            "warnings": list(self.warnings),
             "cases": {case.case: case.record for case in self.cases},
         }
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cfseg.cli import networks
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -19,12 +21,10 @@ def ablate(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder [default: WORK/ablation].")
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override, as in region.margin_mm=30."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
+    set_: networks.Overrides = None,
+    device: networks.Device = "auto",
+    threads: networks.Threads = None,
+    backend: networks.Backend = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
 ) -> None:
     """Tell what each model and each tumor weight is worth, as the paper's Tables 3 to 6 do.
@@ -45,8 +45,9 @@ def ablate(
     if out is None and bundle == work:
         raise UsageError(f"{work} is not a workspace with a bundle in it; say where to with --out")
     ablation = _ablate(
-        bundle, cases, out or work / "ablation", tuple(set_ or ()), device, threads, quiet=quiet
-    )
+        bundle, cases, out or work / "ablation", tuple(set_ or ()), device, threads, backend,
+        quiet=quiet,
+    )  # fmt: skip
     raise typer.Exit(ablation.exit_code)
 
 
@@ -57,6 +58,7 @@ def _ablate(
     overrides: tuple[str, ...],
     device: str,
     threads: int | None,
+    backend: str,
     *,
     quiet: bool,
 ) -> "Ablation":
@@ -85,8 +87,9 @@ def _ablate(
             bars.below(f"{case}: {stage}", done, of)
 
         ablation = ablate_cases(
-            bundle, found, out, find_device(device), overrides, on_case, on_window
-        )
+            bundle, found, out, find_device(device), overrides, on_case, on_window,
+            backend=backend,
+        )  # fmt: skip
     write_tables(out, ablation)
     if not quiet:
         _show(Console(), ablation)

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cfseg.cli.reading import OF_SCANS, reading
+
 if TYPE_CHECKING:
     from rich.table import Table
 
     from cfseg.dataset.check import CheckedCase, CheckSummary
     from cfseg.dataset.groups import Grouping
     from cfseg.dataset.problems import Problem
+    from cfseg.io import ReadingOptions
 
 dataset_app = typer.Typer(
     help="What a cohort holds: bad cases, and the paper's groups.\n\n"
@@ -39,6 +42,7 @@ _MOST_PATTERNS = 12
 
 
 @dataset_app.command()
+@reading(OF_SCANS)
 def check(
     dataset: Dataset,
     out: Out = None,
@@ -47,13 +51,16 @@ def check(
     ] = False,
     workers: Workers = 0,
     quiet: Quiet = False,
+    *,
+    options: "ReadingOptions",
 ) -> None:
     """Read every scan and label map of a cohort and list the cases that cannot be used.
 
     A case is bad if a file is damaged, is not a CT in HU or has no known orientation, if scan and
     label map lie on different grids, or if the label map has values that mean nothing. Writes
     check.json and check.csv. With --write-manifest, train on OUT/manifest.json: the cohort without
-    its bad cases. Options that a message names are those of cfseg predict; training takes none.
+    its bad cases. With options of reading, a case is good if cfseg pseudo-label can use it with the
+    same ones; cfseg train takes none of them.
 
     Exit codes: 0 all good, 2 wrong call, 3 some bad, 4 all bad or none found, 6 the disk cannot be
     written.
@@ -71,8 +78,9 @@ def check(
             advance(done, of)
 
         summary = check_cohort(
-            dataset, out, manifest=write_manifest, workers=workers, on_case=on_case
-        )
+            dataset, out, manifest=write_manifest, workers=workers, options=options,
+            on_case=on_case,
+        )  # fmt: skip
     _print_problems(summary.problems)
     if not quiet:
         Console().print(check_table(summary))

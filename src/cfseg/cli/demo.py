@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cfseg.cli import networks
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -19,11 +21,9 @@ def demo(
         "demo"
     ),
     seed: Annotated[int, typer.Option(help="Another phantom.")] = DEMO_SEED,
-    bundle: Annotated[
-        Path | None, typer.Option("--bundle", "-m", help="Model bundle [default: the bundled one].")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
+    bundle: networks.Bundle = None,
+    device: networks.Device = "auto",
+    threads: networks.Threads = None,
 ) -> None:
     """Make a synthetic CT, segment it, judge it, draw it and write a report to look at.
 

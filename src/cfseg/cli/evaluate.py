@@ -60,6 +60,7 @@ def score_table(summary: "Summary") -> "Table":
     """Return mean and standard deviation of DSC and NSD per label as a table for the terminal."""
     from rich.table import Table
 
+    from cfseg.evaluation.cells import ABSENT_NOTE, mark_absent
     from cfseg.labels import LABELS
 
     judged = len(summary.judged)
@@ -68,8 +69,15 @@ def score_table(summary: "Summary") -> "Table":
     table.add_column("NSD", justify="right")
     for label in LABELS:
         if label.id in summary.labels:
-            name = label.name.replace("_", " ")
-            table.add_row(name, *(_cell(summary, f"{label.abbreviation}_{m}") for m in _METRICS))
+            keys = [f"{label.abbreviation}_{metric}" for metric in _METRICS]
+            cells, means = (
+                [_cell(summary, key) for key in keys],
+                [summary.means[key] for key in keys],
+            )
+            absent = summary.absent(label.id)
+            table.add_row(*mark_absent(label.name.replace("_", " "), cells, means, absent, judged))
+            if absent:
+                table.caption = ABSENT_NOTE
     if "Organ_DSC" in summary.means:
         table.add_section()
         table.add_row("all organs", *(_cell(summary, f"Organ_{metric}") for metric in _METRICS))

@@ -31,21 +31,14 @@ def figure(
     Example: cfseg figure imagesTs/ labelsTs/ --masks two-stage=masks2/ --masks CFS=masks/ -o figs/
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from cfseg.cli.bars import Bars
     from cfseg.reports.qualitative import write_figures
 
     folders = dict(_pair(text) for text in masks)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True, quiet=quiet)
-    with Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet) as bar:
-        task = bar.add_task("cases", total=None)
-
-        def on_case(done: int, of: int) -> None:
-            bar.update(task, completed=done, total=of)
-
-        chosen = tuple(cases.split(",")) if cases else ()
-        written = write_figures(images, reference, folders, out, chosen, on_case)
+    chosen = tuple(cases.split(",")) if cases else ()
+    with Bars(Console(stderr=True, quiet=quiet), "cases") as bars:
+        written = write_figures(images, reference, folders, out, chosen, bars.step)
     for path in written:
         typer.echo(path)
 

@@ -5,12 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cfseg.cli.reading import OF_SCANS, OF_SERIES, reading
+
 if TYPE_CHECKING:
     from rich.table import Table
 
     from cfseg.findings.measure import Findings
+    from cfseg.io import ReadingOptions
 
 
+@reading(OF_SCANS, OF_SERIES)
 def findings(
     ct: Annotated[Path, typer.Argument(help="A CT: NIfTI or DICOM folder; or a folder of CTs.")],
     label_map: Annotated[
@@ -21,6 +25,8 @@ def findings(
         int, typer.Option(min=0, help="What reaches into so many outer slices counts as cut.")
     ] = 3,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
+    *,
+    options: "ReadingOptions",
 ) -> None:
     """Measure organs and lesions of any label map: volumes, densities, diameters.
 
@@ -34,23 +40,21 @@ def findings(
     Example: cfseg findings ct.nii.gz labels.nii.gz -o findings/
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from cfseg.cli.bars import Bars
     from cfseg.errors import EXIT_NONE_DONE, EXIT_OK, EXIT_PARTIAL
     from cfseg.findings.files import measure_many
 
     console, errors = Console(stderr=True, quiet=quiet), Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet) as bar:
-        task = bar.add_task("cases", total=None)
+    with Bars(console, "cases") as bars:
 
         def on_case(case: str, problem: str, done: int, of: int) -> None:
-            bar.update(task, completed=done, total=of)
+            bars.step(done, of)
             if problem:
                 errors.print(f"{case}: refused: {problem}", highlight=False, markup=False)
 
         found, refused = measure_many(
-            ct, label_map, out, border_slices=border_slices, on_case=on_case
+            ct, label_map, out, border_slices=border_slices, options=options, on_case=on_case
         )
     if len(found) == 1 and not quiet:
         Console().print(_organ_table(found[0]))

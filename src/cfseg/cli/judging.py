@@ -41,19 +41,17 @@ def judged(
 ) -> "Summary":
     """Score predictions behind a progress bar; cases that are not scored are printed."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from cfseg.cli.bars import Bars
     from cfseg.evaluation.flare import judge
     from cfseg.evaluation.rules import mode_called
 
     console = Console(stderr=True, quiet=quiet)
     errors = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet) as bar:
-        task = bar.add_task(name, total=None)
+    with Bars(console, name) as bars:
 
         def on_case(case: "CaseScores", done: int, of: int) -> None:
-            bar.update(task, completed=done, total=of)
+            bars.step(done, of)
             if case.message:
                 what = f"{case.state}: {case.code}" if case.code else "note"
                 line = f"{case.case}: {what}: {case.message}"

@@ -1,19 +1,22 @@
 """``cfseg predict``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cfseg.cli import reading
+from cfseg.cli import networks
+from cfseg.cli.reading import OF_FOLDERS, OF_SCANS, OF_SERIES, reading
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from cfseg.batch import CaseStatus, Summary
+    from cfseg.io import ReadingOptions
     from cfseg.segmenter import Segmenter
 
 
+@reading(OF_SCANS, OF_SERIES, OF_FOLDERS)
 def predict(
     inputs: Annotated[
         list[Path],
@@ -22,19 +25,11 @@ def predict(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder; for one input also a .nii.gz file name.")
     ],
-    bundle: Annotated[
-        Path | None, typer.Option("--bundle", "-m", help="Model bundle [default: the bundled one].")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override, as in region.margin_mm=30."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
-    backend: Annotated[
-        str,
-        typer.Option(help="auto, torch or openvino; auto: OpenVINO on a CPU if installed."),
-    ] = "auto",
+    bundle: networks.Bundle = None,
+    set_: networks.Overrides = None,
+    device: networks.Device = "auto",
+    threads: networks.Threads = None,
+    backend: networks.Backend = "auto",
     precision: Annotated[
         str, typer.Option(help="fp32, or int8 of a bundle that has it (OpenVINO only).")
     ] = "fp32",
@@ -52,16 +47,9 @@ def predict(
     fail_on_empty: Annotated[
         bool, typer.Option("--fail-on-empty", help="No abdomen found counts as not done.")
     ] = False,
-    assume_orientation: reading.AssumeOrientation = None,
-    hu_offset: reading.HuOffset = None,
-    force_spacing: reading.ForceSpacing = False,
-    nonfinite: reading.Nonfinite = "refuse",
-    volume_index: reading.VolumeIndex = None,
-    allow_gaps: reading.AllowGaps = False,
-    all_series: reading.AllSeries = False,
-    force_modality: reading.ForceModality = False,
-    strict_geometry: reading.StrictGeometry = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
+    *,
+    options: "ReadingOptions",
 ) -> None:
     """Segment CTs: 13 organs and tumors, on each input's own grid.
 
@@ -78,20 +66,8 @@ def predict(
     Example: cfseg predict scans/ -o masks/
     """
     from cfseg.batch import read_shard
-    from cfseg.io import ReadingOptions
     from cfseg.segmenter import Segmenter
 
-    options = ReadingOptions(
-        assume_orientation=assume_orientation,
-        force_spacing=force_spacing,
-        strict_geometry=strict_geometry,
-        volume_index=volume_index,
-        nonfinite=cast("Literal['refuse', 'air']", nonfinite),  # it is checked there
-        hu_offset=hu_offset,
-        allow_gaps=allow_gaps,
-        all_series=all_series,
-        force_modality=force_modality,
-    )
     share = None if shard is None else read_shard(shard)
     segmenter = Segmenter(
         bundle, device, threads, tuple(set_ or ()), options=options, backend=backend,
@@ -137,6 +113,8 @@ def _predict(
             fail_on_empty=fail_on_empty, on_start=bars.start, on_case=on_case,
             on_window=on_window,
         )  # fmt: skip
+    for warning in summary.warnings:
+        errors.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     _close(console, summary)
     return summary
 

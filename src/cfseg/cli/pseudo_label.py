@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cfseg.cli import networks
+from cfseg.cli.reading import OF_SCANS, reading
+
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cfseg.io import ReadingOptions
     from cfseg.training.label_summary import Labelled, LabelSummary
 
 
@@ -21,14 +25,13 @@ class Network(StrEnum):
     cascade = "cascade"
 
 
+@reading(OF_SCANS)
 def pseudo_label(
     dataset: Annotated[
         Path, typer.Argument(help="Cohort: a folder with imagesTr and labelsTr, or manifest.json.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the labels.")],
-    bundle: Annotated[
-        Path | None, typer.Option("--bundle", "-m", help="Model bundle [default: the bundled one].")
-    ] = None,
+    bundle: networks.Bundle = None,
     stage: Annotated[
         Network, typer.Option(help="One network over the whole body, or the cascade.")
     ] = Network.coarse,
@@ -42,9 +45,11 @@ def pseudo_label(
     tumor: Annotated[
         bool, typer.Option("--tumor", help="Take tumors from the model too; the paper does not.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
+    device: networks.Device = "auto",
+    threads: networks.Threads = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
+    *,
+    options: "ReadingOptions",
 ) -> None:
     """Complete the labels of a cohort with those of a model; the ground truth always wins.
 
@@ -72,7 +77,7 @@ def pseudo_label(
 
         summary = label_cohort(
             dataset, bundle, out, stage=stage.value, groups=group or (), step=step, tumor=tumor,
-            device=device, threads=threads, on_case=on_case,
+            device=device, threads=threads, options=options, on_case=on_case,
         )  # fmt: skip
     _close(console, summary)
     raise typer.Exit(summary.exit_code)

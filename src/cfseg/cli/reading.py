@@ -1,6 +1,9 @@
 """The options of commands that read scans: what to do with one that would be refused."""
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
 
 import typer
 
@@ -37,3 +40,49 @@ ForceModality = Annotated[
 StrictGeometry = Annotated[
     bool, typer.Option("--strict-geometry", help="Refuse sheared scans (tilted gantry).")
 ]
+OF_SCANS: dict[str, tuple[Any, Any]] = {
+    "assume_orientation": (AssumeOrientation, None),
+    "hu_offset": (HuOffset, None),
+    "force_spacing": (ForceSpacing, False),
+    "nonfinite": (Nonfinite, "refuse"),
+    "volume_index": (VolumeIndex, None),
+    "strict_geometry": (StrictGeometry, False),
+}
+"""Flag and default of what counts for every scan."""
+OF_SERIES: dict[str, tuple[Any, Any]] = {
+    "allow_gaps": (AllowGaps, False),
+    "force_modality": (ForceModality, False),
+}
+"""Of what counts for a DICOM series too."""
+OF_FOLDERS: dict[str, tuple[Any, Any]] = {"all_series": (AllSeries, False)}
+"""Of what counts where a folder may hold several cases."""
+
+
+def reading(*flags: dict[str, tuple[Any, Any]]) -> Callable[[Callable[..., None]], Any]:
+    """Give a command some of the options above; it gets them as one, ``options``.
+
+    Args:
+        flags: of :data:`OF_SCANS`, :data:`OF_SERIES` and :data:`OF_FOLDERS`.
+    """
+    known = {name: flag for group in flags for name, flag in group.items()}
+
+    def changed(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def called(**given: Any) -> None:  # noqa: ANN401 - typer's
+            from cfseg.io import ReadingOptions
+
+            options = ReadingOptions(**{name: given.pop(name) for name in known})
+            command(**given, options=options)
+
+        own = inspect.signature(command).parameters
+        kept = [it for name, it in own.items() if name != "options"]
+        kind = inspect.Parameter.KEYWORD_ONLY
+        more = [
+            inspect.Parameter(name, kind, default=default, annotation=flag)
+            for name, (flag, default) in known.items()
+        ]
+        called.__signature__ = inspect.Signature([*kept, *more])  # type: ignore[attr-defined]
+        called.__annotations__ = {it.name: it.annotation for it in (*kept, *more)}
+        return called
+
+    return changed

@@ -34,17 +34,15 @@ def report(
     Example: cfseg report masks/ --reference labelsTs/
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from cfseg.cli.bars import Bars
     from cfseg.reports.report import write_report
 
     console, errors = Console(stderr=True, quiet=quiet), Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet) as bar:
-        task = bar.add_task("cases", total=None)
+    with Bars(console, "cases") as bars:
 
         def on_case(case: str, problem: str, done: int, of: int) -> None:
-            bar.update(task, completed=done, total=of)
+            bars.step(done, of)
             if problem:
                 errors.print(f"{case}: {problem}", highlight=False, markup=False, soft_wrap=True)
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from cfseg.dataset.label_names import IDENTITY
 from cfseg.dataset.layouts import EXPECTED, Entry, list_cohort
 from cfseg.errors import InputError, UsageError
-from cfseg.io import read_label_map
+from cfseg.io import AS_IS, ReadingOptions, read_label_map
 from cfseg.labels import ORGAN_IDS, TUMOR
 from cfseg.volume import LabelMap
 
@@ -105,8 +105,12 @@ def read_cases(folder: Path) -> tuple[Case, ...]:
     return tuple(each(as_case, cohort.entries))
 
 
-def read_labels(case: Case) -> LabelMap:
+def read_labels(case: Case, options: ReadingOptions = AS_IS) -> LabelMap:
     """Read a case's label map with FLARE's ids, whatever ids the file has.
+
+    Args:
+        case: with a label map.
+        options: with which its scan is read.
 
     Raises:
         ValueError: the case has no label map.
@@ -114,20 +118,23 @@ def read_labels(case: Case) -> LabelMap:
     """
     if case.label is None:
         raise ValueError(f"{case.name} has no label map")
-    return read_mapped(case.label, case.label_map)
+    return read_mapped(case.label, case.label_map, options)
 
 
-def read_mapped(path: Path, label_map: Mapping[int, int] | None) -> LabelMap:
+def read_mapped(
+    path: Path, label_map: Mapping[int, int] | None, options: ReadingOptions = AS_IS
+) -> LabelMap:
     """Read a label map and give its labels FLARE's ids.
 
     Args:
         path: of the file.
         label_map: {id in the file: FLARE id}, 0 leaves a label out; None: the ids are FLARE's.
+        options: with which its scan is read.
 
     Raises:
         InputError: the file is refused; ``E_LABELS`` for values that mean nothing.
     """
-    found = read_label_map(path)[0]
+    found = read_label_map(path, options)[0]
     known = {0: 0} | dict(IDENTITY if label_map is None else label_map)
     counts = voxel_counts(found.ids)
     unknown = [int(value) for value in np.flatnonzero(counts) if int(value) not in known]

@@ -5,7 +5,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from cfseg.dataset.layouts import CHANNEL, Cohort, Entry, list_cohort, stem
 from cfseg.dataset.manifest import NAME, write_manifest
 from cfseg.dataset.problems import Problem, check_out, exit_code, problem_from
 from cfseg.geometry import Geometry
-from cfseg.io import read_scan, write_json, write_text
+from cfseg.io import AS_IS, ReadingOptions, read_scan, write_json, write_text
 from cfseg.labels import NAMES
 from cfseg.volume import LabelMap
 
@@ -47,11 +47,13 @@ class CheckSummary:
         root: of the cohort.
         layout: what kind of a cohort it is, in words.
         cases: all of them, label maps without a scan among them.
+        options: with which they were read.
     """
 
     root: Path
     layout: str
     cases: tuple[CheckedCase, ...]
+    options: ReadingOptions = AS_IS
 
     @cached_property
     def problems(self) -> tuple[Problem, ...]:
@@ -83,6 +85,7 @@ class CheckSummary:
         return {
             "cohort": str(self.root),
             "layout": self.layout,
+            "reading": self.options.given(),
             "cases": len(self.cases),
             "good": len(self.good),
             "bad": self.bad,
@@ -106,6 +109,7 @@ def check(
     *,
     manifest: bool = False,
     workers: int = 0,
+    options: ReadingOptions = AS_IS,
     on_case: OnCase | None = None,
 ) -> CheckSummary:
     """Read every scan and label map of a cohort and list the cases that cannot be used.
@@ -115,6 +119,7 @@ def check(
         out: folder for ``check.json`` and ``check.csv``; None writes nothing.
         manifest: write ``manifest.json`` of the good cases too: a cohort without the bad ones.
         workers: threads, each with a whole scan in memory; 0: as many as cores, up to four.
+        options: how scans and label maps are read, as ``cfseg pseudo-label`` takes them.
         on_case: see :data:`OnCase`.
 
     Raises:
@@ -125,9 +130,9 @@ def check(
     if out is not None:
         check_out(out, cohort.root)
     orphans = [_orphan(path) for path in cohort.orphans]
-    checked = _checked(cohort, len(orphans), workers, on_case)
+    checked = _checked(cohort, len(orphans), workers, options, on_case)
     cases = sorted((*checked, *orphans), key=lambda case: case.name)
-    summary = CheckSummary(cohort.root, cohort.layout, tuple(cases))
+    summary = CheckSummary(cohort.root, cohort.layout, tuple(cases), options)
     if out is not None:
         write_json(out / "check.json", summary.as_dict())
         write_text(out / "check.csv", summary.csv_text() + "\n")
@@ -136,18 +141,18 @@ def check(
     return summary
 
 
-def check_case(entry: Entry) -> CheckedCase:
+def check_case(entry: Entry, options: ReadingOptions = AS_IS) -> CheckedCase:
     """Read a case's scan and label map and say what is wrong with them."""
     if entry.problem:
         problem = Problem(entry.name, entry.image, entry.code, entry.problem)
         return CheckedCase(entry.name, None, (problem,))
     problems: list[Problem] = []
     notes: list[str] = []
-    grid = _image_grid(entry, problems, notes)
+    grid = _image_grid(entry, options, problems, notes)
     if entry.label is None:
         return CheckedCase(entry.name, settled(entry, frozenset()), tuple(problems), tuple(notes))
     try:
-        labels = read_mapped(entry.label, entry.label_map)
+        labels = read_mapped(entry.label, entry.label_map, options)
     except Exception as error:  # whatever it is, it is this case's alone
         problems.append(problem_from(entry.name, entry.label, error))
         return CheckedCase(entry.name, None, tuple(problems), tuple(notes))
@@ -158,10 +163,11 @@ def check_case(entry: Entry) -> CheckedCase:
 
 
 def _checked(
-    cohort: Cohort, before: int, workers: int, on_case: OnCase | None
+    cohort: Cohort, before: int, workers: int, options: ReadingOptions, on_case: OnCase | None
 ) -> Iterable[CheckedCase]:
     total = before + len(cohort.entries)
-    for done, case in enumerate(each(check_case, cohort.entries, workers), start=before + 1):
+    looked_at = each(partial(check_case, options=options), cohort.entries, workers)
+    for done, case in enumerate(looked_at, start=before + 1):
         if on_case is not None:
             on_case(case, done, total)
         yield case
@@ -173,9 +179,11 @@ def _orphan(label: Path) -> CheckedCase:
     return CheckedCase(name, None, (Problem(name, label, "E_MISSING", message),))
 
 
-def _image_grid(entry: Entry, problems: list[Problem], notes: list[str]) -> Geometry | None:
+def _image_grid(
+    entry: Entry, options: ReadingOptions, problems: list[Problem], notes: list[str]
+) -> Geometry | None:
     try:
-        scan = read_scan(entry.image, case=entry.name)
+        scan = read_scan(entry.image, case=entry.name, options=options)
     except Exception as error:  # whatever it is, it is this case's alone
         problems.append(problem_from(entry.name, entry.image, error))
         return None

@@ -10,6 +10,10 @@ from typing import Any
 from cfseg.evaluation.statistics import Interval, Paired, Spread, spread
 
 NOTHING = "-"
+ABSENT_NOTE = (
+    "Absent: the reference does not have it; where the prediction does not either, the rules count "
+    "the case as perfect."
+)
 DIFFERENCE = "difference [95 % CI]"
 LEAST_CASES = 6
 """With fewer pairs the signed-rank test cannot fall below p = 0.05, and an interval says little."""
@@ -70,6 +74,28 @@ def spread_cell(scores: Sequence[float] | Spread, scale: float = 100, digits: in
         return NOTHING
     mean = f"{scale * found.mean:.{digits}f}"
     return mean if math.isnan(found.sd) else f"{mean} ± {scale * found.sd:.{digits}f}"
+
+
+def mark_absent(
+    name: str, cells: Sequence[str], means: Sequence[float], absent: int, of: int
+) -> tuple[str, ...]:
+    """Return a label's name and its means, so that nothing to find does not look like perfection.
+
+    The name says in how many references the label is absent; where it is in all of them, and no
+    prediction has it either, ``absent`` stands in place of a mean.
+
+    Args:
+        name: of the label.
+        cells: its means, as they are shown.
+        means: the numbers of the cells, 1 for a perfect score.
+        absent: references without the label.
+        of: all of them.
+    """
+    if not absent:
+        return (name, *cells)
+    nowhere = [absent == of and mean == 1 for mean in means]
+    marked = ("absent" if no else cell for no, cell in zip(nowhere, cells, strict=True))
+    return (f"{name} ({absent} absent)", *marked)
 
 
 def interval_cell(interval: Interval, scale: float = 100, digits: int = 2) -> str:

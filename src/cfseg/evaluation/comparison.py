@@ -8,10 +8,12 @@ from typing import Any
 
 from cfseg.errors import EXIT_NONE_DONE, EXIT_OK, EXIT_PARTIAL
 from cfseg.evaluation.cells import (
+    ABSENT_NOTE,
     DIFFERENCE,
     Table,
     csv_text,
     difference_cell,
+    mark_absent,
     markdown,
     p_cell,
     plain,
@@ -24,6 +26,7 @@ from cfseg.evaluation.scores import ORGANS, SHARES, CaseScores, Metric, Summary,
 from cfseg.evaluation.statistics import Paired, Spread, compare, holm, spread
 from cfseg.evaluation.tables import make_folder, versions
 from cfseg.io import write_json, write_text
+from cfseg.labels import by_name
 
 METRICS: tuple[Metric, ...] = (*SHARES, "hd95_mm")
 _TITLES: dict[Metric, str] = {"dsc": "DSC (%)", "nsd": "NSD (%)", "hd95_mm": "HD95 (mm)"}
@@ -40,6 +43,8 @@ class LabelComparison:
         second: of the second.
         found: second - first, over the cases where both are defined.
         p_holm: adjusted for the labels; NaN for the organs' mean, which is one test.
+        cases: that were compared, whether a score is defined or not.
+        absent: those of them whose reference does not have the label.
     """
 
     what: str
@@ -48,6 +53,8 @@ class LabelComparison:
     second: Spread
     found: Paired
     p_holm: float
+    cases: int
+    absent: int
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,14 @@ def compare_labels(
     adjusted = iter(holm([paired.p for name, _, _, paired in found if name != ORGANS]))
     return [
         LabelComparison(
-            name, metric, one, other, paired, math.nan if name == ORGANS else next(adjusted)
+            name,
+            metric,
+            one,
+            other,
+            paired,
+            math.nan if name == ORGANS else next(adjusted),
+            len(first),
+            0 if name == ORGANS else sum(by_name(name).id in case.absent for case in first),
         )
         for name, one, other, paired in found
     ]
@@ -119,14 +133,10 @@ def compare_methods(
         second: of the second.
         ref: references, a folder or one file.
         out: folder for ``comparison.md``, ``.csv`` and ``.json``.
-        mode: the rules.
-        labels: ids to judge, all by default.
-        progress: called after each case.
-        jobs: cases at a time.
-
-    Raises:
-        UsageError: nothing can be paired, or there is no such mode or label.
-        ResourceError: the files cannot be written.
+        mode: like the rest, and the errors, as :func:`cfseg.evaluation.flare.evaluate` has it.
+        labels: see there.
+        progress: see there; it is called for both methods.
+        jobs: see there.
     """
     one, other = (judge(pred, ref, mode, labels, progress, jobs) for pred in (first, second))
     comparison = compare_summaries((str(first), str(second)), one, other)
@@ -162,9 +172,13 @@ def comparison_table(
     """
     rows = tuple(
         (
-            "all organs" if c.what == ORGANS else c.what.replace("_", " "),
-            spread_cell(c.first, scale),
-            spread_cell(c.second, scale),
+            *mark_absent(
+                "all organs" if c.what == ORGANS else c.what.replace("_", " "),
+                (spread_cell(c.first, scale), spread_cell(c.second, scale)),
+                (c.first.mean, c.second.mean),
+                c.absent,
+                c.cases,
+            ),
             difference_cell(c.found, scale),
             p_cell(c.found.p, c.found.n),
             "" if c.what == ORGANS else p_cell(c.p_holm, c.found.n),
@@ -172,11 +186,12 @@ def comparison_table(
         for c in comparisons
     )
     count = sum(c.what != ORGANS for c in comparisons)
+    absent = f" {ABSENT_NOTE}" if any(c.absent for c in comparisons) else ""
     return Table(
         title,
         ("label", *header, DIFFERENCE, "p", "p (Holm)"),
         rows,
-        f"p: Wilcoxon signed-rank test; p (Holm): adjusted for the {count} labels.",
+        f"p: Wilcoxon signed-rank test; p (Holm): adjusted for the {count} labels.{absent}",
     )
 
 

@@ -33,6 +33,7 @@ from cfseg.evaluation.scores import CaseScores, State, Summary, chosen_labels, s
 from cfseg.evaluation.scoring import score_case
 from cfseg.evaluation.tables import write_scores
 from cfseg.evaluation.workers import Lost, results
+from cfseg.io import without_folders
 
 __all__ = ["CaseScores", "Mode", "Progress", "Summary", "evaluate", "score_case", "summarize"]
 
@@ -99,15 +100,14 @@ def judge(
 
 
 def judge_pair(pair: Pair, labels: Sequence[int], mode: Mode) -> CaseScores:
-    """Score one prediction; what goes wrong stands in the scores."""
+    """Score one prediction; what goes wrong stands in the scores, without folders."""
     try:
-        return _judge(pair, labels, mode)
+        scores = _judge(pair, labels, mode)
     except CfsegError as error:
-        return CaseScores(pair.case, {}, {}, "failed", error.code, error.message)
+        scores = _failed(pair, error.code, error.message)
     except Exception as error:
-        return CaseScores(
-            pair.case, {}, {}, "failed", CfsegError.code, f"{type(error).__name__}: {error}"
-        )
+        scores = _failed(pair, CfsegError.code, f"{type(error).__name__}: {error}")
+    return scores.noted(without_folders(scores.message, pair.pred, pair.ref))
 
 
 def _judge(pair: Pair, labels: Sequence[int], mode: Mode) -> CaseScores:
@@ -134,4 +134,8 @@ def _lost(pair: Pair, lost: Lost) -> CaseScores:
     code = lost.exit_code
     how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with {code}"
     message = f"the process that judged it {how}; if memory ran out, try fewer --jobs"
-    return CaseScores(pair.case, {}, {}, "failed", "E_KILLED", message)
+    return _failed(pair, "E_KILLED", message)
+
+
+def _failed(pair: Pair, code: str, message: str) -> CaseScores:
+    return CaseScores(pair.case, {}, {}, "failed", code, f"{message}; the case does not count")

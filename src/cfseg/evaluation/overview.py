@@ -5,7 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cfseg.evaluation.cells import NOTHING, Table, interval_cell, spread_cell
+from cfseg.evaluation.cells import (
+    ABSENT_NOTE,
+    NOTHING,
+    Table,
+    interval_cell,
+    mark_absent,
+    spread_cell,
+)
 from cfseg.evaluation.lesions import Detections, detections
 from cfseg.evaluation.scores import METRICS, ORGANS, SHARES, Metric, Summary, score_of
 from cfseg.evaluation.statistics import Interval, Spread, bootstrap_interval, spread
@@ -117,14 +124,20 @@ def _average(summary: Summary, metric: Metric) -> Spread:
 
 
 def _paper_table(summary: Summary) -> Table:
+    absent = {label.name: summary.absent(label.id) for label in chosen(summary)}
     rows = tuple(
-        (target(name), spread_cell(dsc), spread_cell(nsd)) for name, dsc, nsd in paper_rows(summary)
-    )
+        mark_absent(
+            target(name), (spread_cell(dsc), spread_cell(nsd)), (dsc.mean, nsd.mean),
+            absent.get(name, 0), len(summary.judged),
+        )
+        for name, dsc, nsd in paper_rows(summary)
+    )  # fmt: skip
+    note = f" {ABSENT_NOTE}" if any(absent.values()) else ""
     return Table(
         "DSC and NSD",
         ("Target", "DSC (%)", "NSD (%)"),
         rows,
-        "In the shape of the paper's Tables 3 and 4. Average: of all labels judged.",
+        f"In the shape of the paper's Tables 3 and 4. Average: of all labels judged.{note}",
     )
 
 

@@ -102,6 +102,11 @@ class CaseScores:
         """Whether the case enters the means."""
         return self.state != "failed"
 
+    @property
+    def absent(self) -> tuple[int, ...]:
+        """The ids of labels that the reference does not have."""
+        return tuple(label for label, ml in self.reference_ml.items() if ml == 0)
+
     def value(self, label: int, metric: Metric) -> float:
         """Return a score of a label by its id; NaN where it is not defined or was not judged."""
         if metric in ("volume_error_ml", "volume_error_percent"):
@@ -161,6 +166,10 @@ class Summary:
     def judged(self) -> tuple[CaseScores, ...]:
         """The cases that enter the means."""
         return tuple(case for case in self.cases if case.counts)
+
+    def absent(self, label: int) -> int:
+        """Return how many references of the judged cases do not have a label."""
+        return sum(label in case.absent for case in self.judged)
 
     @property
     def exit_code(self) -> int:

@@ -99,9 +99,7 @@ def bootstrap_interval(
     defined = _defined(scores)
     if len(defined) < 2:
         return Interval(math.nan, math.nan)
-    means = _means_of_draws(defined, resamples, np.random.default_rng(seed))
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high))
+    return _middle(_means_of_draws(defined, resamples, np.random.default_rng(seed)), level)
 
 
 def ratio_interval(
@@ -130,8 +128,7 @@ def ratio_interval(
     if len(found) < 2:
         return Interval(math.nan, math.nan)
     means = _means_of_draws(found, resamples, np.random.default_rng(seed))
-    low, high = np.quantile(means[:, 0] / means[:, 1], [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high))
+    return _middle(means[:, 0] / means[:, 1], level)
 
 
 def compare(
@@ -199,6 +196,12 @@ def _p(differences: _Scores) -> float:
 def _defined(scores: Sequence[float] | _Scores) -> _Scores:
     array = np.asarray(scores, np.float64)
     return array[~np.isnan(array)]
+
+
+def _middle(means: _Scores, level: float) -> Interval:
+    """Return the limits between which this share of the means of draws lies."""
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
 
 
 def _means_of_draws(scores: _Scores, resamples: int, random: np.random.Generator) -> _Scores:

@@ -12,7 +12,15 @@ from cfseg.findings.agreement import LOW_AGREEMENT
 from cfseg.findings.measure import Findings, measure
 from cfseg.findings.organs import BORDER_SLICES
 from cfseg.findings.record import as_record, label_rows, lesion_rows
-from cfseg.io import case_id, find_scans, names_of, write_json, write_text
+from cfseg.io import (
+    AS_IS,
+    ReadingOptions,
+    case_id,
+    find_scans,
+    names_of,
+    write_json,
+    write_text,
+)
 
 FOLDER = "statistics"
 OnCase = Callable[[str, str, int, int], None]
@@ -36,6 +44,7 @@ def measure_many(
     *,
     low_agreement: float = LOW_AGREEMENT,
     border_slices: int = BORDER_SLICES,
+    options: ReadingOptions = AS_IS,
     on_case: OnCase | None = None,
 ) -> tuple[list[Findings], dict[str, InputError]]:
     """Measure one case or two folders of them; write ``statistics/CASE.json`` and the tables.
@@ -46,6 +55,7 @@ def measure_many(
         out: folder for the results.
         low_agreement: see :class:`Findings`.
         border_slices: see :class:`Findings`.
+        options: how scans and label maps are read.
         on_case: see :data:`OnCase`.
 
     Returns:
@@ -62,8 +72,9 @@ def measure_many(
         problem = ""
         try:
             findings = measure(
-                scan, labels, low_agreement=low_agreement, border_slices=border_slices
-            )
+                scan, labels, low_agreement=low_agreement, border_slices=border_slices,
+                options=options,
+            )  # fmt: skip
             write_case(out, findings)
             found.append(findings)
         except InputError as error:
@@ -94,10 +105,11 @@ def case_file(out: Path, case: str) -> Path:
 def read_case(out: Path, case: str) -> dict[str, Any] | None:
     """Return the record of a case, or None if there is none that can be read."""
     try:
-        record: dict[str, Any] = json.loads(case_file(out, case).read_text(encoding="utf-8"))
+        record = json.loads(case_file(out, case).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return record
+    whole = isinstance(record, dict) and isinstance(record.get("about"), dict)
+    return record if whole and "label_map_sha256" in record["about"] else None
 
 
 def write_tables(out: Path, cases: Sequence[str]) -> None:

@@ -63,15 +63,34 @@ def complete_case(
     return True
 
 
-def write_all_tables(out: Path) -> None:
+def write_all_tables(out: Path) -> tuple[str, ...]:
     """Write the tables of all cases whose statistics are those of their label maps.
+
+    Returns:
+        A warning for each status file that is damaged; its case is left out.
 
     Raises:
         ResourceError: the disk refuses.
     """
-    files = sorted(out.glob("status/*.json"))
-    statuses = [json.loads(path.read_text(encoding="utf-8")) for path in files]
-    write_tables(out, [status["case"] for status in statuses if _is_measured(out, status)])
+    cases, warnings = [], []
+    for path in sorted(out.glob("status/[!.]*.json")):
+        status = _read_status(path)
+        if status is None:
+            warnings.append(
+                f"status/{path.name} is damaged, its case is not in the tables; run it again"
+            )
+        elif _is_measured(out, status):
+            cases.append(status["case"])
+    write_tables(out, cases)
+    return tuple(warnings)
+
+
+def _read_status(path: Path) -> dict[str, Any] | None:
+    try:
+        status = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return status if isinstance(status, dict) and isinstance(status.get("case"), str) else None
 
 
 def _is_measured(out: Path, status: Mapping[str, Any]) -> bool:

@@ -10,7 +10,7 @@ from cfseg.errors import InputError
 from cfseg.findings.agreement import LOW_AGREEMENT
 from cfseg.findings.lesions import Lesion, find_lesions
 from cfseg.findings.organs import BORDER_SLICES, Organ, find_organs
-from cfseg.io import SourceGrid, read_label_map, read_scan
+from cfseg.io import AS_IS, ReadingOptions, SourceGrid, read_label_map, read_scan
 from cfseg.labels import LABELS
 from cfseg.volume import LabelMap, Volume
 
@@ -91,6 +91,7 @@ def measure(
     *,
     low_agreement: float = LOW_AGREEMENT,
     border_slices: int = BORDER_SLICES,
+    options: ReadingOptions = AS_IS,
 ) -> Findings:
     """Return what a label map says about a CT: volumes, densities, lesions.
 
@@ -99,6 +100,7 @@ def measure(
         label_map: a NIfTI file on the CT's grid with FLARE's labels, whoever made it.
         low_agreement: under this an agreement of networks is flagged.
         border_slices: what reaches into so many outer slices of the scan counts as cut.
+        options: how both are read; the record names them.
 
     Raises:
         InputError: a file is refused, or (``E_GRID``) they lie on different grids.
@@ -106,8 +108,8 @@ def measure(
     Example:
         >>> measure("ct.nii.gz", "labels.nii.gz").lesions       # doctest: +SKIP
     """
-    scan = read_scan(Path(ct))
-    labels, source = read_label_map(Path(label_map))
+    scan = read_scan(Path(ct), options=options)
+    labels, source = read_label_map(Path(label_map), options)
     return find(
         scan.case,
         scan.volume,

@@ -28,6 +28,7 @@ def as_record(findings: Findings) -> dict[str, Any]:
     record["about"] = {
         "case": findings.case,
         "notice": findings.notice,
+        "reading": findings.source.options.given(),
         "spacing_mm": _by_axis(findings.source.geometry.spacing_mm),
         "border_slices": findings.border_slices,
         "low_agreement": findings.low_agreement,

@@ -1,7 +1,7 @@
 """Files to volumes and back: NIfTI and DICOM in, label maps on the input's own grid out."""
 
 from cfseg.io.atomic import replacing, write_json, write_text
-from cfseg.io.inputs import find_input, remember_input
+from cfseg.io.inputs import find_input, remember_input, without_folders, without_paths
 from cfseg.io.names import case_id, find_scans, is_scan_name, names_of
 from cfseg.io.options import AS_IS, ReadingOptions
 from cfseg.io.scan import Scan, read_label_map, read_scan, scan_from_image
@@ -25,6 +25,8 @@ __all__ = [
     "replacing",
     "scan_from_image",
     "to_source_array",
+    "without_folders",
+    "without_paths",
     "write_json",
     "write_label_map",
     "write_text",

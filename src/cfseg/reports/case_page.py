@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cfseg.findings.agreement import LOW_AGREEMENT
+from cfseg.io import without_paths
 from cfseg.labels import LABELS, ORGANS, TUMOR
 from cfseg.reports.embedding import HU_STEPS, embed, ras_mm
-from cfseg.reports.outputs import CaseOutput, without_paths
+from cfseg.reports.outputs import CaseOutput
 from cfseg.reports.page import data_block, render, viewer_license, viewer_scripts
 from cfseg.reports.places import viewpoint
 from cfseg.reports.stills import Still, label_places, stills, worst_organ

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cfseg.errors import UsageError
-from cfseg.io import find_scans, names_of
+from cfseg.io import find_scans, names_of, without_paths
 
 T = TypeVar("T")
-_PATH = re.compile(r"""(?:[A-Za-z]:)?[^\s'"(]*[/\\](?:[^:'"\n]*[/\\])?[^\s'":;,)]*""")
-"""What looks like a path: up to its last separator it may hold blanks."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +77,6 @@ def read_outputs(
             )
         )
     return found
-
-
-def without_paths(text: str) -> str:
-    """Return a text in which whatever looks like a path is left out: it may name a patient."""
-    return _PATH.sub("(file)", text)
 
 
 def _read(path: Path) -> dict[str, Any]:

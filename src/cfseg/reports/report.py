@@ -10,10 +10,10 @@ from cfseg.errors import EXIT_OK, EXIT_PARTIAL, InputError
 from cfseg.evaluation.flare import evaluate
 from cfseg.findings.measure import find
 from cfseg.findings.record import as_record
-from cfseg.io import Scan, find_input, read_label_map, read_scan, write_text
+from cfseg.io import Scan, find_input, read_label_map, read_scan, without_paths, write_text
 from cfseg.reports.case_page import CaseView, Images, case_page
 from cfseg.reports.cohort_page import cohort_page
-from cfseg.reports.outputs import CaseOutput, read_outputs, without_paths
+from cfseg.reports.outputs import CaseOutput, read_outputs
 from cfseg.volume import LabelMap
 
 OnCase = Callable[[str, str, int, int], None]

@@ -16,15 +16,16 @@ import numpy as np
 import torch
 
 from cfseg.batch import make_folder
-from cfseg.bundle.bundle import Manifest, digest, read_manifest
+from cfseg.bundle.bundle import digest, read_manifest
 from cfseg.bundle.manifest import MANIFEST
 from cfseg.dataset.cases import Case, present_labels, read_labels
 from cfseg.errors import EXIT_NONE_DONE, EXIT_OK, EXIT_PARTIAL, InputError, UsageError
 from cfseg.evaluation.flare import score_case
 from cfseg.evaluation.scores import CaseScores
-from cfseg.io import SourceGrid, read_label_map, read_scan, write_json
+from cfseg.io import SourceGrid, read_label_map, read_scan, without_folders, write_json
 from cfseg.labels import NAMES
-from cfseg.recipes.recipe import Cascade, with_overrides
+from cfseg.networks.backends import Backend, find_backend
+from cfseg.recipes.recipe import with_overrides
 from cfseg.training.ablation_rows import Variant, label_maps, rows_of, variants
 from cfseg.training.inputs import facts
 from cfseg.volume import LabelMap, Volume
@@ -71,6 +72,7 @@ class Ablation:
         rows: the names of the rows that could be had.
         cases: all of them, refused ones too.
         notes: what a reader of the tables should know.
+        backend: that ran the networks.
     """
 
     model: str
@@ -78,6 +80,7 @@ class Ablation:
     rows: tuple[str, ...]
     cases: tuple[CaseRows, ...]
     notes: tuple[str, ...] = ()
+    backend: Backend = "torch"
 
     @property
     def judged(self) -> tuple[CaseRows, ...]:
@@ -106,6 +109,8 @@ def ablate(
     overrides: tuple[str, ...] = (),
     on_case: OnCase | None = None,
     on_window: OnWindow | None = None,
+    *,
+    backend: str = "auto",
 ) -> Ablation:
     """Score all rows on all cases; what was scored before with the same bundle is kept.
 
@@ -117,12 +122,14 @@ def ablate(
         overrides: ``KEY=VALUE`` for the cascade, for example ``region.margin_mm=30``.
         on_case: see :data:`OnCase`.
         on_window: see :data:`OnWindow`.
+        backend: ``auto``, ``torch`` or ``openvino``, see :mod:`cfseg.networks.backends`.
 
     Returns:
         The scores. A case that is refused is recorded there and does not stop the others.
 
     Raises:
-        UsageError: there are no cases, one has no label map, or an override is unknown.
+        UsageError: there are no cases, one has no label map, an override is unknown, or a backend
+            is not there.
         ModelError: the bundle is damaged or has none of the rows.
         ResourceError: the folder cannot be written.
     """
@@ -133,8 +140,9 @@ def ablate(
     manifest, model = read_manifest(bundle), digest(bundle)
     cascade = with_overrides(manifest.cascade, overrides)
     names, notes = rows_of(manifest)
-    settings = [_FORMAT, model, cascade.model_dump(mode="json"), names]
-    run = _Run(bundle, manifest, cascade, names, device)
+    found_backend = find_backend(backend, device)
+    settings = [_FORMAT, model, cascade.model_dump(mode="json"), names, found_backend]
+    run = _Run(partial(variants, bundle, manifest, cascade, names, device, found_backend))
     make_folder(out / CASES)
     done: list[CaseRows] = []
     for case in cases:
@@ -147,23 +155,14 @@ def ablate(
         done.append(found)
         if on_case is not None:
             on_case(found, len(done), len(cases))
-    return Ablation(manifest.name, model, names, tuple(done), notes)
+    return Ablation(manifest.name, model, names, tuple(done), notes, found_backend)
 
 
 class _Run:
     """The rows of a bundle; networks are loaded when the first case needs them."""
 
-    def __init__(
-        self,
-        bundle: Path,
-        manifest: Manifest,
-        cascade: Cascade,
-        names: Sequence[str],
-        device: torch.device,
-    ) -> None:
-        self.load: Callable[[], tuple[Variant, ...]] = partial(
-            variants, bundle, manifest, cascade, names, device
-        )
+    def __init__(self, load: Callable[[], tuple[Variant, ...]]) -> None:
+        self.load = load
         self.rows: tuple[Variant, ...] = ()
 
     def case(self, case: Case, on_window: OnWindow | None) -> CaseRows:
@@ -176,7 +175,8 @@ class _Run:
         try:
             volume, truth, source = _read(case)
         except InputError as error:
-            return CaseRows(case.name, {}, error.code, error.message)
+            told = without_folders(error.message, case.image, case.label)
+            return CaseRows(case.name, {}, error.code, told)
         made = label_maps(volume, self.rows, on_progress)
         there = present_labels(truth)
         return CaseRows(

@@ -53,6 +53,7 @@ def as_json(ablation: Ablation) -> dict[str, Any]:
     return {
         "model": ablation.model,
         "digest": ablation.digest,
+        "backend": ablation.backend,
         "notes": list(ablation.notes),
         "rows": {row: _summary(ablation, row) for row in ablation.rows},
         "comparisons": [plain(asdict(c)) for c in comparisons(ablation)],

@@ -4,8 +4,9 @@ All rows of a scan share one memory, so a network runs once (once more where a r
 another one), and each row is exactly what the cascade gives with these stages.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,10 @@ from cfseg.inference.clean import clean_organs
 from cfseg.inference.merge import Ids
 from cfseg.inference.region import near_liver
 from cfseg.labels import LABELS, ORGAN_IDS
+from cfseg.networks.backends import Backend
 from cfseg.plan import Role
-from cfseg.recipes.recipe import Cascade, load
+from cfseg.recipes.recipe import Cascade
+from cfseg.recipes.recipe import load as load_recipe
 from cfseg.volume import LabelMap, Volume
 
 CSM_CUT, CSM, TWO_STAGE, CFS = "csm_cut", "csm", "two_stage", "cfs"
@@ -81,7 +84,12 @@ def rows_of(manifest: Manifest) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def variants(
-    bundle: Path, manifest: Manifest, cascade: Cascade, names: Sequence[str], device: torch.device
+    bundle: Path,
+    manifest: Manifest,
+    cascade: Cascade,
+    names: Sequence[str],
+    device: torch.device,
+    backend: Backend = "torch",
 ) -> tuple[Variant, ...]:
     """Load the networks of a bundle and return its rows.
 
@@ -91,34 +99,39 @@ def variants(
         cascade: how the networks work together.
         names: of the rows, see :func:`rows_of`.
         device: where networks run.
+        backend: what runs them.
 
     Raises:
         ModelError: the bundle is damaged.
     """
-    stages = load_stages(bundle, manifest, manifest.roles, device, cascade.decoder_stop)
+    load = partial(load_stages, bundle, manifest, device=device, backend=backend)
+    stages = load(manifest.roles, decoder_stop=cascade.decoder_stop)
     whole = stages
     if cascade.decoder_stop:
-        whole = _renamed(load_stages(bundle, manifest, ("coarse",), device), "coarse_whole")
+        whole = _renamed(load(("coarse",)), "coarse_whole")
     made = {
         CSM: Variant(CSM, whole, _with(cascade, "coarse")),
         TWO_STAGE: Variant(TWO_STAGE, stages, _with(cascade, "coarse", "tumor")),
         CFS: Variant(CFS, stages, _with(cascade, "coarse", "tumor", "organ")),
-        CSM_CUT: _cut_variant(bundle, manifest, device),
+        CSM_CUT: _cut_variant(load),
     }
     for name, weight in ((WEIGHT_1, stages.tumor[:1]), (WEIGHT_2, stages.tumor[1:])):
         made[name] = Variant(name, replace(stages, tumor=weight), made[CFS].cascade)
     return tuple(made[name] for name in names)
 
 
-def _cut_variant(bundle: Path, manifest: Manifest, device: torch.device) -> Variant:
+def _cut_variant(load: Callable[..., Stages]) -> Variant:
     """Return the coarse mask of the authors' code, whose values are the recipe ``authors``.
 
     The decoder stops as early as theirs does, or as early as this network can.
+
+    Args:
+        load: gives the stages of the bundle for roles and ``decoder_stop``.
     """
-    authors = load("authors").cascade
+    authors = load_recipe("authors").cascade
     for stop in range(authors.decoder_stop, -1, -1):
         try:
-            stages = load_stages(bundle, manifest, ("coarse",), device, stop)
+            stages = load(("coarse",), decoder_stop=stop)
         except ModelError:
             if stop == 0:
                 raise

@@ -4,6 +4,7 @@ Scores are in percent, mean ± SD over cases. A case's organ score is the mean o
 the tumor is apart, as in the paper.
 """
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from cfseg.evaluation.cells import (
@@ -123,38 +124,15 @@ def labels_tables(ablation: Ablation) -> tuple[Table, ...]:
 
 def _labels_table(ablation: Ablation, metric: Metric) -> Table:
     one, two = ([case.rows[row] for case in ablation.judged] for row in (TWO_STAGE, CFS))
-    table = comparison_table(
+    absent = Counter(NAMES[label] for case in ablation.judged for label in case.absent)
+    return comparison_table(
         f"Tables 3 and 4: {metric.upper()} of each label",
         ("two-stage", "CFS"),
-        compare_labels(one, two, LABELS_AND_ORGANS, metric),
+        [
+            replace(found, absent=absent[found.what])
+            for found in compare_labels(one, two, LABELS_AND_ORGANS, metric)
+        ],
     )
-    marked = zip(LABELS_AND_ORGANS, table.rows, strict=True)
-    return replace(
-        table,
-        rows=tuple(_marked(ablation, what, metric, row) for what, row in marked),
-        note=f"{table.note} Absent: in no reference and found in no case; such a case counts as "
-        "100 where some have it.",
-    )
-
-
-def _marked(
-    ablation: Ablation, what: str, metric: Metric, cells: tuple[str, ...]
-) -> tuple[str, ...]:
-    """Say in the row of a label in how many cases it is absent, and where it is absent in all."""
-    if what == ORGANS:
-        return cells
-    count = sum(what in map(NAMES.__getitem__, case.absent) for case in ablation.judged)
-    if not count:
-        return cells
-    means = (
-        "absent" if count == len(ablation.judged) and min(scores) == 1 else cell
-        for cell, scores in zip(
-            cells[1:3],
-            (scores_of(ablation, row, what, metric) for row in (TWO_STAGE, CFS)),
-            strict=True,
-        )
-    )
-    return (f"{cells[0]} ({count} absent)", *means, *cells[3:])
 
 
 def label_comparisons(ablation: Ablation, metric: Metric) -> list[Comparison]:

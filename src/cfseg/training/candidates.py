@@ -11,7 +11,7 @@ import torch
 from cfseg.bundle.checkpoints import read_checkpoint
 from cfseg.bundle.nnunet_v2 import checkpoint_file, read_model_folder
 from cfseg.inference.predictor import Stage
-from cfseg.networks.build import load_network
+from cfseg.networks.backends import Backend, load
 from cfseg.plan import ROLES, Role
 from cfseg.training.keep import kept_checkpoints
 
@@ -28,12 +28,14 @@ class Candidate:
         epoch: after which these were the weights, counted from 1.
         digest: of the weights; candidates are told apart by it.
         load: gives the network, ready to predict.
+        backend: what runs it.
     """
 
     checkpoint: str
     epoch: int
     digest: str
     load: Callable[[], Stage] = field(compare=False)
+    backend: Backend = "torch"
 
 
 def candidates_of(
@@ -43,6 +45,7 @@ def candidates_of(
     *,
     fallback: str = "checkpoint_best.pth",
     decoder_stop: int = 0,
+    backend: Backend = "torch",
 ) -> tuple[Candidate, ...]:
     """Return the kept weights of a trained network, best by validation first.
 
@@ -52,6 +55,7 @@ def candidates_of(
         device: where candidates run.
         fallback: the checkpoint that is the only candidate where none was kept.
         decoder_stop: of the coarse network, see :class:`cfseg.recipes.recipe.Cascade`.
+        backend: what runs candidates.
 
     Raises:
         ModelError: there is no checkpoint at all.
@@ -66,14 +70,20 @@ def candidates_of(
             name,
             epoch,
             _sha256(checkpoint_file(model, None, name)),
-            partial(load_network_of, model, network, name, device, stop),
+            partial(load_network_of, model, network, name, device, stop, backend),
+            backend,
         )
         for name, epoch in names
     )
 
 
 def load_network_of(
-    model: Path, network: str, checkpoint: str, device: torch.device, decoder_stop: int = 0
+    model: Path,
+    network: str,
+    checkpoint: str,
+    device: torch.device,
+    decoder_stop: int = 0,
+    backend: Backend = "torch",
 ) -> Stage:
     """Load a trained network as a stage of the cascade.
 
@@ -83,13 +93,15 @@ def load_network_of(
         checkpoint: see :class:`Candidate`.
         device: where it runs.
         decoder_stop: see :class:`cfseg.recipes.recipe.Cascade`.
+        backend: what runs it.
 
     Raises:
         ModelError: something is missing or damaged.
     """
     role = role_of(network)
     plan, weights = read_model_folder(model, role, checkpoint=checkpoint)
-    return Stage(role, network, plan, load_network(plan, weights, device, decoder_stop), device)
+    runner = load(plan, weights, device, decoder_stop, backend)
+    return Stage(role, network, plan, runner, device, backend)
 
 
 def role_of(network: str) -> Role:

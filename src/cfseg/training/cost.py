@@ -13,16 +13,14 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from torch import nn
 
-from cfseg.bundle.nnunet_v2 import flare_labels
-from cfseg.bundle.plans_v2 import plan_from_json
+from cfseg.evaluation.cells import NOTHING
 from cfseg.io import write_json
-from cfseg.networks.build import build_network
-from cfseg.plan import Frozen, StagePlan
+from cfseg.plan import Frozen
 from cfseg.recipes.training import StageTraining, Training
 from cfseg.training.environment import environment
 from cfseg.training.keep import FOLD
+from cfseg.training.network_size import multiply_adds, parameters, read_plan
 from cfseg.training.workspace import CONFIGURATION
 
 EFFORT = "effort.json"
@@ -41,7 +39,7 @@ class Effort(Frozen):
             GPU: allocated by torch).
         device: cpu or cuda.
         processes: that shared each batch.
-        initial_lr: learning rate at the start.
+        initial_lr: learning rate at the start; None if it was not written down then.
     """
 
     network: str
@@ -52,7 +50,7 @@ class Effort(Frozen):
     peak_mb: float = 0.0
     device: str = "cpu"
     processes: int = 1
-    initial_lr: float = 0.0
+    initial_lr: float | None = None
 
 
 class Stopwatch:
@@ -72,7 +70,7 @@ class Stopwatch:
         network: str,
         device: torch.device,
         processes: int = 1,
-        initial_lr: float = 0.0,
+        initial_lr: float | None = None,
     ) -> None:
         self.path, self.device = fold / EFFORT, device
         known = read_effort(fold.parent) or Effort(network=network)
@@ -166,7 +164,7 @@ class NetworkCost(Frozen):
         co2_g: energy times the electricity's emissions.
         device: cpu or cuda.
         processes: that shared each batch.
-        initial_lr: learning rate at the start.
+        initial_lr: see :class:`Effort`.
     """
 
     network: str
@@ -181,7 +179,7 @@ class NetworkCost(Frozen):
     co2_g: float
     device: str
     processes: int
-    initial_lr: float
+    initial_lr: float | None
 
 
 def network_cost(model_folder: Path, training: Training) -> NetworkCost | None:
@@ -215,38 +213,6 @@ def network_cost(model_folder: Path, training: Training) -> NetworkCost | None:
         processes=effort.processes,
         initial_lr=effort.initial_lr,
     )
-
-
-def read_plan(plans: dict[str, Any], dataset: dict[str, Any]) -> StagePlan:
-    """Return the plan of a network from the contents of nnU-Net's two files."""
-    return plan_from_json(plans, CONFIGURATION, flare_labels(dataset), "nnUNetTrainer")
-
-
-def parameters(plan: StagePlan) -> int:
-    """Return how many numbers a network learns, its deep-supervision heads included."""
-    with torch.device("meta"):
-        return sum(weight.numel() for weight in build_network(plan).parameters())
-
-
-def multiply_adds(plan: StagePlan) -> int:
-    """Return the multiply-adds of all convolutions for one patch, exactly; nothing is computed."""
-    counts: list[int] = []
-
-    def count(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        weight = module.weight
-        assert isinstance(weight, torch.Tensor)  # noqa: S101 - tells mypy
-        # A convolution uses each weight once for each output voxel, a transposed one for each
-        # input voxel; groups are counted by the shape of the weight.
-        voxels = inputs[0] if isinstance(module, nn.ConvTranspose3d) else output
-        counts.append(weight.numel() * voxels[0, 0].numel() * voxels.shape[0])
-
-    with torch.device("meta"):
-        network = build_network(plan)
-        for module in network.modules():
-            if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
-                module.register_forward_hook(count)
-        network(torch.empty(1, 1, *plan.patch))
-    return sum(counts)
 
 
 def write_cost(work: Path, training: Training) -> str:
@@ -286,7 +252,7 @@ def _markdown(machine: Mapping[str, str], costs: list[NetworkCost], training: Tr
         ("Patch size", ["x".join(map(str, c.patch)) for c in costs]),
         ("Epochs done", [str(c.epochs) for c in costs]),
         ("Optimizer", [training.optimizer] * len(costs)),
-        ("Initial learning rate", [f"{c.initial_lr:g}" for c in costs]),
+        ("Initial learning rate", [_rate(c.initial_lr) for c in costs]),
         ("Learning rate schedule", [_schedule(training)] * len(costs)),
         ("Training time, hours", [f"{c.hours:.2f}" for c in costs]),
         ("Parameters, M", [f"{c.parameters / 1e6:.2f}" for c in costs]),
@@ -299,6 +265,10 @@ def _markdown(machine: Mapping[str, str], costs: list[NetworkCost], training: Tr
     table = [f"| {name} | {' | '.join(cells)} |" for name, cells in rows]
     first = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in machine.items())]
     return "\n".join(["Environment", "", *first, "", "Training", "", *head, *table]) + "\n"
+
+
+def _rate(initial_lr: float | None) -> str:
+    return NOTHING if initial_lr is None else f"{initial_lr:g}"
 
 
 def _schedule(training: Training) -> str:

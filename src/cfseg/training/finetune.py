@@ -11,6 +11,8 @@ from cfseg.bundle.manifest import StageEntry, read_manifest
 from cfseg.bundle.nnunet_v2 import read_model_folder
 from cfseg.errors import ModelError, UsageError
 from cfseg.plan import Role, StagePlan
+from cfseg.training.keep import FOLD
+from cfseg.training.learners import Learner
 
 RECIPE_KEYS = {
     "features": "features",
@@ -18,6 +20,20 @@ RECIPE_KEYS = {
     "n_conv_decoder": "n_conv_decoder",
 }
 """Which recipe key of a stage decides which part of the architecture."""
+
+
+def start_of(learner: Learner, init: Path | None, checkpoint: str) -> Path | None:
+    """Return where the weights are that a learner starts from; None for random ones.
+
+    Args:
+        learner: of the network.
+        init: the bundle, for those that start from one.
+        checkpoint: file name of the weights of another network of the chain.
+    """
+    if learner.init is not None:
+        return init
+    other = learner.start
+    return None if other is None else other.folder.model(1) / FOLD / checkpoint
 
 
 def find_start(bundle: Path, role: Role, weight: int) -> StageEntry:

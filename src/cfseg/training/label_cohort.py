@@ -24,11 +24,14 @@ from cfseg.errors import CfsegError, InputError, UsageError
 from cfseg.inference.merge import organs_of, tumor_over_organs, union_of_tumors
 from cfseg.inference.predictor import Stage
 from cfseg.io import (
+    AS_IS,
+    ReadingOptions,
     Scan,
     SourceGrid,
     label_image,
     read_scan,
     replacing,
+    without_folders,
     write_json,
     write_label_map,
 )
@@ -54,6 +57,7 @@ def label_cohort(
     tumor: bool = False,
     device: str = "auto",
     threads: int | None = None,
+    options: ReadingOptions = AS_IS,
     on_case: OnCase | None = None,
 ) -> LabelSummary:
     """Label the cases of a cohort with a model and merge that with their ground truth.
@@ -71,6 +75,7 @@ def label_cohort(
         tumor: take tumors from the model too. The paper does not.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: CPU threads; None takes all.
+        options: how scans and their label maps are read; they count among the settings.
         on_case: see :data:`OnCase`.
 
     Raises:
@@ -80,7 +85,7 @@ def label_cohort(
     """
     chosen = choose(read_cases(dataset), groups, tumor=tumor)
     check_out(out, dataset)
-    segmenter = _segmenter(bundle, stage, step, device, threads)
+    segmenter = _segmenter(bundle, stage, step, device, threads, options)
     labeller = _Labeller(segmenter, out, stage, step, tumor=tumor)
     make_folder(out / "status")
     done: list[Labelled] = []
@@ -120,7 +125,12 @@ def choose(
 
 
 def _segmenter(
-    bundle: Path | None, stage: str, step: float, device: str, threads: int | None
+    bundle: Path | None,
+    stage: str,
+    step: float,
+    device: str,
+    threads: int | None,
+    options: ReadingOptions,
 ) -> Segmenter:
     if stage not in STAGES:
         raise UsageError(f"there is no stage {stage!r}; give one of {', '.join(STAGES)}")
@@ -130,7 +140,7 @@ def _segmenter(
     if stage != "cascade":
         # The coarse network whole: a cut decoder is for finding the abdomen.
         overrides += [f"stages={json.dumps([stage])}", "decoder_stop=0"]
-    return Segmenter(bundle, device, threads, tuple(overrides))
+    return Segmenter(bundle, device, threads, tuple(overrides), options=options)
 
 
 class _Labeller:
@@ -147,6 +157,7 @@ class _Labeller:
             "stage": stage,
             "step": step,
             "tumor": tumor,
+            "reading": segmenter.options.given(),
             "cfseg": __version__,
             "notice": segmenter.notice,
         }
@@ -170,14 +181,17 @@ class _Labeller:
         except Exception as error:
             what = f"{case.name}: {type(error).__name__}: {error}"
             state, record = "failed", {"code": CfsegError.code, "message": what}
-        record = {"case": case.name, "state": state} | record
+        paths = (case.image, case.label, *self._outputs(case))
+        told = without_folders(record["message"], *paths)
+        record = {"case": case.name, "state": state} | record | {"message": told}
         write_json(status, record | {"settings": self.settings})
         return Labelled(case.name, state, False, record)
 
     def _label(self, case: Case) -> dict[str, Any]:
-        scan = read_scan(case.image, case=case.name)
+        options = self.segmenter.options
+        scan = read_scan(case.image, case=case.name, options=options)
         geometry = scan.volume.geometry
-        truth = truth_of(case, geometry)
+        truth = truth_of(case, geometry, options)
         merged = merge(truth, self._predict(scan).ids, case.known, tumor=self.tumor)
         if not truth_is_kept(truth, merged, case.annotated):
             raise CfsegError(f"{case.name}: merging changed annotated voxels; this is a bug")
@@ -188,7 +202,7 @@ class _Labeller:
         return {
             "truth_voxels": int(np.count_nonzero(origin == GROUND_TRUTH)),
             "pseudo_voxels": int(np.count_nonzero(origin == PSEUDO)),
-            "notes": list(scan.notes),
+            "notes": [without_folders(note, case.image) for note in scan.notes],
             **self._files(case),
             "sha256": file_digest(labels),
             "provenance_sha256": file_digest(sources),

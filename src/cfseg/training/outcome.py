@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,14 +11,34 @@ from cfseg.bundle.bundle import Network
 from cfseg.bundle.nnunet_v2 import read_model_folder
 from cfseg.dataset.cases import Case
 from cfseg.io import write_json
+from cfseg.networks.backends import find_backend
 from cfseg.plan import ROLES, Role
-from cfseg.recipes.recipe import Cascade
+from cfseg.recipes.recipe import Cascade, Recipe
 from cfseg.training.candidates import Candidate, candidates_of
+from cfseg.training.inputs import Digests, facts
 from cfseg.training.learners import Curriculum, Learner
 from cfseg.training.selection import select
 from cfseg.training.steps import Report
 
 FILE = "selection.json"
+
+
+def decisive(
+    curriculum: Curriculum, recipe: Recipe, selection: Sequence[Case], digests: Digests
+) -> dict[str, Any]:
+    """Return what decides which networks there are and which of their weights go on; JSON.
+
+    Args:
+        curriculum: the networks.
+        recipe: of the training.
+        selection: the selection set; none where weights are not ranked.
+        digests: known ones of the cases' files.
+    """
+    inputs: dict[str, Any] = {role: getattr(curriculum, role).inputs for role in ("tumor", "organ")}
+    inputs["recipe"] = recipe.model_dump(mode="json")
+    if selection:
+        inputs["selection"] = facts(selection, digests)
+    return inputs
 
 
 def network_name(role: Role, weight: int) -> str:
@@ -42,7 +63,7 @@ def rank(
         cases: the selection set, fully labelled.
         folder: gets ``selection.json``.
         fallback: checkpoint of a network of which no weights were kept.
-        device: where they run.
+        device: where they run; on a CPU with OpenVINO if that is installed, as predicting does.
         report: gets lines of progress and the table.
     """
     candidates: dict[str, Sequence[Candidate]] = {
@@ -52,6 +73,7 @@ def rank(
             device,
             fallback=fallback,
             decoder_stop=cascade.decoder_stop,
+            backend=find_backend("auto", device),
         )
         for role, weight, learner in _networks(curriculum)
     }

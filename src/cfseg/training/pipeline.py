@@ -17,8 +17,8 @@ from cfseg.recipes.recipe import Recipe
 from cfseg.recipes.training import Training
 from cfseg.training.cost import write_cost
 from cfseg.training.fitness import check_fitness, readable_cases
-from cfseg.training.inputs import Digests, facts
-from cfseg.training.keep import FOLD, put_aside
+from cfseg.training.inputs import Digests
+from cfseg.training.keep import put_aside
 from cfseg.training.label_sources import PredictedLabels
 from cfseg.training.learners import Curriculum, Learner
 from cfseg.training.outlook import outlook
@@ -167,14 +167,9 @@ class Pipeline:
         )  # fmt: skip
 
     def _outcome(self) -> dict[str, Any]:
-        """Return what decides which networks there are and which of their weights go on."""
-        inputs: dict[str, Any] = {
-            role: getattr(self.curriculum, role).inputs for role in ("tumor", "organ")
-        }
-        inputs["recipe"] = self.recipe.model_dump(mode="json")
-        if self.selection_cases:
-            inputs["selection"] = facts(self.selection_cases, self.digests)
-        return inputs
+        from cfseg.training.outcome import decisive
+
+        return decisive(self.curriculum, self.recipe, self.selection_cases, self.digests)
 
     def plan(self, stage: Role | None = None) -> list[str]:
         """Return a line for each step: what it does, whether it was done before, its hours.
@@ -217,22 +212,13 @@ class Pipeline:
     def pseudo_label(self, labels: PredictedLabels) -> None:
         """Predict the organs of all cases that need it with a network of the chain."""
         from cfseg.networks.device import find_device
-        from cfseg.training.pseudo_labels import label_cases, load_teacher
-
-        total, teacher = len(labels.cases), labels.teacher
-
-        def on_case(number: int) -> None:
-            if self.progress is not None:
-                self.progress(labels.name, number, total)
-            if number % 10 == 0 or number == total:
-                self.report(f"  {number}/{total} cases")
+        from cfseg.training.labelling import write_labels
 
         # Not the selected weights: those are known only when all networks are.
-        loaded = load_teacher(
-            teacher.folder.model(1), teacher.folder.role, self.checkpoint, find_device(self.device)
-        )
-        step = self.training.pseudo_label_step
-        label_cases(labels.cases, labels.folder, loaded, step, on_case)
+        write_labels(
+            labels, self.checkpoint, self.training.pseudo_label_step, find_device(self.device),
+            self.report, self.progress,
+        )  # fmt: skip
         self.curriculum.compare_rounds(labels)
 
     def write_data(self, learner: Learner) -> None:
@@ -274,21 +260,15 @@ class Pipeline:
     def train(self, learner: Learner, weight: int) -> None:
         """Train one network with nnU-Net, from its last checkpoint if there is one."""
         from cfseg.networks.device import find_device
+        from cfseg.training.finetune import start_of
         from cfseg.training.train_network import train_network
 
         train_network(
             learner.folder, weight, self.training, learner.stage, find_device(self.device),
             lambda line: self.report(f"  {line}"),
-            init=self._start_of(learner), processes=self.processes,
+            init=start_of(learner, self.init, self.checkpoint), processes=self.processes,
             progress=self.progress,
         )  # fmt: skip
-
-    def _start_of(self, learner: Learner) -> Path | None:
-        """Return the bundle or the checkpoint whose weights a learner starts from."""
-        if learner.init is not None:
-            return self.init
-        other = learner.start
-        return None if other is None else other.folder.model(1) / FOLD / self.checkpoint
 
     def select(self) -> None:
         """Rank the kept weights of all networks by the whole cascade on the selection set."""

@@ -170,6 +170,7 @@ class _Ranking:
         """Return the digest of all that decides a score."""
         what = {
             "networks": {network: c.digest for network, c in choice.items()},
+            "backends": sorted({c.backend for c in choice.values()}),
             "cascade": self.cascade.model_dump(mode="json"),
             "case": self.facts[case.name],
         }

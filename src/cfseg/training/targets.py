@@ -7,20 +7,26 @@ from cfseg.dataset.cases import Case, read_labels
 from cfseg.dataset.pseudo_labels import merge, organs_under_tumor, truth_is_kept
 from cfseg.errors import CfsegError, InputError
 from cfseg.geometry import Geometry
+from cfseg.io import AS_IS, ReadingOptions
 from cfseg.plan import Role
 
 Ids = npt.NDArray[np.uint8]
 
 
-def truth_of(case: Case, geometry: Geometry) -> Ids:
+def truth_of(case: Case, geometry: Geometry, options: ReadingOptions = AS_IS) -> Ids:
     """Return the (Z, Y, X) ground truth of a case, background if it has none.
+
+    Args:
+        case: with its label map.
+        geometry: of its scan.
+        options: with which its scan was read.
 
     Raises:
         InputError: it cannot be read, or (``E_GRID``) lies on another grid than the scan.
     """
     if case.label is None:
         return np.zeros(geometry.shape, dtype=np.uint8)
-    labels = read_labels(case)
+    labels = read_labels(case, options)
     if not labels.geometry.matches(geometry):
         raise InputError(
             f"{case.name}: {case.label.name} lies on another grid than {case.image.name}; repair "

@@ -15,9 +15,9 @@ from cfseg.errors import UsageError
 from cfseg.recipes.training import StageTraining, Training
 from cfseg.training import keep
 from cfseg.training.board import Board
-from cfseg.training.cost import read_plan
 from cfseg.training.distributed import train_in_processes
 from cfseg.training.finetune import find_start, start_from, start_from_checkpoint
+from cfseg.training.network_size import read_plan
 from cfseg.training.precision import cpu_precision
 from cfseg.training.steps import Progress, Report
 from cfseg.training.stopping import noting_signals

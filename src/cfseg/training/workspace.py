@@ -155,6 +155,15 @@ def prepare(
             "numTraining": len(cases),
             "file_ending": ".nii.gz",
             "overwrite_image_reader_writer": "SimpleITKIO",
+            # Without the list nnU-Net forks a pool of processes to find the files, and a child
+            # forked beside other threads may never end.
+            "dataset": {
+                case: {
+                    "images": [folder.image(case).relative_to(folder.raw).as_posix()],
+                    "label": folder.label(case).relative_to(folder.raw).as_posix(),
+                }
+                for case in cases
+            },
         },
     )
     with contextlib.redirect_stdout(io.StringIO()):
