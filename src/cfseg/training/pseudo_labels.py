@@ -12,7 +12,7 @@ from cfseg.dataset.cases import Case
 from cfseg.inference.predictor import Stage, Windows, predict
 from cfseg.io import read_scan, replacing
 from cfseg.labels import TUMOR
-from cfseg.networks.build import load_network
+from cfseg.networks.backends import find_backend, load
 from cfseg.plan import Role
 from cfseg.preprocessing.body import body_box
 from cfseg.volume import LabelMap, Volume
@@ -27,14 +27,16 @@ def load_teacher(
         model: nnU-Net's model folder.
         role: of the network, which decides its classes.
         checkpoint: file name of the weights.
-        device: where it runs.
+        device: where it runs; on a CPU with OpenVINO if that is installed, as predicting does.
 
     Returns:
         The stage and the digest of its weights.
     """
     plan, weights = read_model_folder(model, role, checkpoint=checkpoint)
     contents = b"".join(weights[key].cpu().numpy().tobytes() for key in sorted(weights))
-    stage = Stage(role, role, plan, load_network(plan, weights, device), device)
+    backend = find_backend("auto", device)
+    runner = load(plan, weights, device, backend=backend)
+    stage = Stage(role, role, plan, runner, device, backend)
     return stage, hashlib.sha256(contents).hexdigest()
 
 
