@@ -5,6 +5,7 @@ import torch
 
 from cfseg.bundle.bundle import write_bundle
 from cfseg.networks.build import build_network
+from cfseg.phantoms.phantom import Phantom, PhantomSpec, generate
 from cfseg.plan import Architecture, Intensity, Role, StagePlan
 from cfseg.recipes.recipe import Cascade
 
@@ -23,6 +24,14 @@ def tiny_plan(role: Role) -> StagePlan:
         ),
         intensity=Intensity(lower=-200, upper=300, mean=60, std=100),
     )
+
+
+@pytest.fixture(scope="session")
+def phantom() -> Phantom:
+    """A synthetic abdomen with tumors, 96 x 112 x 128 voxels of about 3 mm. Nobody changes it."""
+    made = generate(31, 0, PhantomSpec(tumor=True))
+    made.volume.hu.flags.writeable = made.label_map.ids.flags.writeable = False
+    return made
 
 
 @pytest.fixture(scope="session")
