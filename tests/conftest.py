@@ -26,25 +26,18 @@ def tiny_plan(role: Role) -> StagePlan:
     )
 
 
-FIRST = ("trained", "training/test_kill.py", "cli/test_readme.py", "training/test_distributed.py")
-"""Groups of tests that take longest: no process shall begin with one of them when others end."""
+FIRST = (
+    "training/test_trainer.py", "cli/test_readme.py", "training/test_kill.py",
+    "training/test_distributed.py", "training/test_pipeline.py",
+)  # fmt: skip
+"""The files that take longest: no process shall begin with one of them when the others end."""
 
 
-def group_of(item: pytest.Item) -> str:
-    """Return the name of the tests that share what is dear: a trained cascade, or one file's."""
-    if "trained" in getattr(item, "fixturenames", ()):
-        return "trained"
-    return item.path.relative_to(Path(__file__).parent).as_posix()
-
-
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tell pytest-xdist what stays in one process and, where it is at work, what goes first."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    """Bring the files that take longest to the front where pytest-xdist shares them out."""
     if hasattr(config, "workerinput"):
-        rank = {name: place for place, name in enumerate(FIRST)}
-        items.sort(key=lambda item: rank.get(group_of(item), len(FIRST)))
+        rank = {Path(__file__).parent / name: place for place, name in enumerate(FIRST)}
+        items.sort(key=lambda item: rank.get(item.path, len(FIRST)))
 
 
 @pytest.fixture(scope="session")
