@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import nnunet_pictures
 from cfseg.cli.root import app
-from cfseg.phantoms.phantom import generate
+from cfseg.geometry import Geometry
+from cfseg.phantoms import cohort
+from cfseg.phantoms.phantom import Phantom, PhantomSpec
+from cfseg.volume import LabelMap, Volume
 
 pydicom = pytest.importorskip("pydicom")
 from pydicom.dataset import FileDataset, FileMetaDataset  # noqa: E402
@@ -18,7 +22,9 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid  # 
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "src" / "cfseg" / "models" / "demo" / "bundle.json"
-SHORTER = {"--cases 96": "--cases 6", "--test 10": "--test 1", "--recipe demo": "--recipe tiny"}
+SHORTER = {
+    "--cases 96": "--cases 6 --jobs 1", "--test 10": "--test 1", "--recipe demo": "--recipe tiny",
+}  # fmt: skip
 """What would take an hour, and what stands in for it here."""
 NEEDS_A_DOWNLOAD = ("import-v1", "-m authors")
 """Tested in tests/bundle with files of the same layout."""
@@ -39,11 +45,10 @@ def commands() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(tmp_path_factory, phantom) -> Path:
     """A CT of a few organs as a file, in a folder, as a DICOM series, and its reference."""
     here = tmp_path_factory.mktemp("readme")
-    phantom = generate(31, 0)
-    hu, ids = phantom.volume.hu[40:72, 20:84, 20:100], phantom.label_map.ids[40:72, 20:84, 20:100]
+    hu, ids = phantom.volume.hu[40:72, 20:84, 28:92], phantom.label_map.ids[40:72, 20:84, 28:92]
     (here / "scans").mkdir()
     (here / "references").mkdir()
     affine = np.diag([-3.0, -3.0, 3.0, 1.0])
@@ -84,8 +89,28 @@ def test_the_readme_shows_the_main_verbs():
     assert any(part in line for line in commands() for part in SHORTER)
 
 
+@pytest.fixture
+def coarse_phantoms(phantom, monkeypatch) -> None:
+    """Let all phantoms be the one at half its size, each with noise of its own.
+
+    That real ones are made is tested in tests/phantoms, and in tests/cli/test_demo.py.
+    """
+
+    def coarse(seed: int, index: int, spec: PhantomSpec) -> Phantom:
+        hu, ids = phantom.volume.hu[::2, ::2, ::2], phantom.label_map.ids[::2, ::2, ::2].copy()
+        noise = np.random.default_rng([seed, index]).normal(0, 10, hu.shape)
+        if spec.tumor is False:
+            ids[ids == 14] = 0
+        grid = Geometry.from_spacing(hu.shape, (5.0, 5.0, 5.0))
+        return Phantom(Volume((hu + noise).astype(np.int16), grid), LabelMap(ids, grid))
+
+    monkeypatch.setattr(cohort, "generate", coarse)
+
+
 @pytest.mark.skipif(not BUNDLE.exists(), reason="the bundled model is not in this checkout")
-def test_every_command_of_the_readme_runs(folder, monkeypatch):
+def test_every_command_of_the_readme_runs(folder, monkeypatch, coarse_phantoms):
+    pytest.importorskip("nnunetv2", reason="training needs cfseg[train]")
+    nnunet_pictures.leave_blank(monkeypatch.setattr)
     monkeypatch.chdir(folder)
     for line in commands():
         if any(part in line for part in NEEDS_A_DOWNLOAD):

@@ -20,7 +20,6 @@ from cfseg.errors import UsageError
 from cfseg.evaluation.flare import CaseScores, score_case, summarize
 from cfseg.evaluation.scores import rounded
 from cfseg.labels import LABELS
-from cfseg.phantoms.phantom import PhantomSpec, generate
 
 UNIT = (1.0, 1.0, 1.0)
 SHAPE = (12, 12, 10)
@@ -153,11 +152,11 @@ def test_random_cases_equal_the_slow_implementation(seed):
 
 
 @pytest.fixture(scope="module")
-def phantoms():
-    """Phantoms with tumors, coarsely, and what a bad model could have made of them."""
+def phantoms(phantom):
+    """A phantom with tumors, coarsely and in two ways, and what a bad model could make of it."""
     rng, pairs = np.random.default_rng(5), []
-    for index in range(2):
-        ids = generate(77, index, PhantomSpec(tumor=True)).label_map.ids.T[::6, ::6, ::6]
+    for start in (0, 3):
+        ids = phantom.label_map.ids.T[start::6, start::6, start::6]
         pairs.append((degraded(rng, ids), ids))
     return pairs
 

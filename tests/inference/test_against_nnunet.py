@@ -12,15 +12,16 @@ from stock import reference_predict, stock_predict
 
 from cfseg.bundle.bundle import read_weights
 from cfseg.bundle.manifest import default_bundle, read_manifest
+from cfseg.geometry import Box
 from cfseg.inference.predictor import Stage, Windows, predict_labels
 from cfseg.networks.build import load_network
-from cfseg.phantoms.phantom import generate
+from cfseg.phantoms.phantom import Phantom
 from cfseg.volume import Volume
 
 CPU = torch.device("cpu")
 STEP = 0.5
-SEED = 990_001
-"""Of no training set."""
+ABDOMEN = Box((20, 16, 16), (84, 96, 112))
+"""A part of the phantom, of which all networks need several windows along every axis."""
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +33,8 @@ def bundle() -> Path:
 
 
 @pytest.fixture(scope="module")
-def volume() -> Volume:
-    return generate(SEED, 0).volume
+def volume(phantom: Phantom) -> Volume:
+    return phantom.volume.crop(ABDOMEN)
 
 
 @pytest.mark.slow

@@ -18,7 +18,6 @@ from cfseg.inference.budget import Budget, parse_size
 from cfseg.inference.buffers import layer_bytes, stage_buffers, weight_bytes
 from cfseg.inference.cascade import segment_volume
 from cfseg.networks.build import build_network
-from cfseg.phantoms.phantom import generate
 from cfseg.plan import Architecture, Intensity, Resampling, StagePlan
 from cfseg.recipes.recipe import Cascade
 from cfseg.segmenter import Segmenter
@@ -163,24 +162,24 @@ def test_the_limit_may_be_missing(fixed_use, stages) -> None:
     assert made["used_mb"] > 0
 
 
-def test_what_never_fits_is_refused_before_it_runs(stages) -> None:
+def test_what_never_fits_is_refused_before_it_runs(stages, phantom) -> None:
     seen: list[str] = []
-    volume = generate(990_003, 0).volume
     with pytest.raises(ResourceError, match="single window"):
         segment_volume(
-            volume, stages, Cascade(), lambda name, *_: seen.append(name),
+            phantom.volume, stages, Cascade(), lambda name, *_: seen.append(name),
             budget=Budget(1_000_000, CPU),
         )  # fmt: skip
     assert seen == []
 
 
-def test_a_small_budget_gives_the_same_labels(tiny_bundle: Path) -> None:
-    scan = generate(990_003, 0).volume
+def test_a_small_budget_gives_the_same_labels(tiny_bundle: Path, phantom) -> None:
     results = []
     for extra in (2_000_000_000, 40_000_000):
         segmenter = Segmenter(tiny_bundle, "cpu", 1, backend="torch")
         budget = Budget(budgets.used_bytes(CPU) + extra, CPU)
-        results.append(segment_volume(scan, segmenter.stages, segmenter.cascade, budget=budget))
+        results.append(
+            segment_volume(phantom.volume, segmenter.stages, segmenter.cascade, budget=budget)
+        )
     assert np.array_equal(results[0].label_map.ids, results[1].label_map.ids)
     assert results[0].memory["planned_mb"] > 0
 

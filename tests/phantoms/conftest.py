@@ -5,9 +5,11 @@ import pytest
 from cfseg.phantoms.phantom import Phantom, PhantomSpec, generate
 
 SEED = 31
+"""Of the one phantom that all tests share, too."""
 
 
 @pytest.fixture(scope="session")
-def phantoms() -> list[Phantom]:
+def phantoms(phantom: Phantom) -> list[Phantom]:
     """Return four phantoms, the first two with tumors, the others without."""
-    return [generate(SEED, index, PhantomSpec(tumor=index < 2)) for index in range(4)]
+    others = [generate(SEED, index, PhantomSpec(tumor=index < 2)) for index in range(1, 4)]
+    return [phantom, *others]

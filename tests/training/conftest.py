@@ -1,7 +1,10 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny_cohort
+
+import nnunet_pictures
 
 pytest.importorskip("nnunetv2", reason="training needs cfseg[train]")
 
@@ -27,7 +30,15 @@ class Trained:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory) -> Trained:
+def no_pictures() -> Iterator[None]:
+    """Trainings of this process draw none."""
+    with pytest.MonkeyPatch.context() as patch:
+        nnunet_pictures.leave_blank(patch.setattr)
+        yield
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, no_pictures) -> Trained:
     import warnings
 
     with warnings.catch_warnings():

@@ -15,15 +15,6 @@ pytest.importorskip("nnunetv2", reason="training needs cfseg[train]")
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 
 SCRIPT = Path(__file__).parent / "two_ranks.py"
-MEET = """
-import sys, torch
-from cfseg.training.distributed import group_of
-from torch import distributed
-with group_of("cpu"):
-    total = torch.ones(1)
-    distributed.all_reduce(total)
-    print(int(total.item()))
-"""
 WAIT = """
 import signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -131,12 +122,6 @@ def test_a_network_is_trained_by_two_processes_and_stops_for_both(trained, tmp_p
     assert json.loads((fold / "effort.json").read_text())["processes"] == 2
 
 
-def test_processes_find_each_other():
-    heard = []
-    run_group(MEET, 2, heard.append)
-    assert [line.strip() for line in heard] == ["2"]
-
-
 def test_sigterm_reaches_all_processes_and_ends_with_143():
     def on_ready(line):
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
@@ -201,7 +186,7 @@ def test_a_process_of_a_group_ends_as_its_part_does(part, code):
     assert (b"ZeroDivisionError" in done.stderr) == ("1 / 0" in part)
 
 
-def test_t05_processes_agree_on_a_step_that_is_left_out():
+def test_t05_processes_find_each_other_and_agree_on_a_step_that_is_left_out():
     lines = []
     run_group(SKIP, 2, lambda line: lines.append(line.strip()))
     assert "[True, False, True] True True" in lines

@@ -1,15 +1,16 @@
 """``kill -9`` at random moments: the same command goes on, and no finished step is done again."""
 
 import re
-import subprocess
-import sys
+import signal
 import time
 from collections import Counter
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_cohort
+import warm_start
 
 from cfseg.dataset.cases import read_cases
 from cfseg.evaluation.metrics import dice
@@ -19,18 +20,19 @@ from cfseg.segmenter import Segmenter
 pytest.importorskip("nnunetv2")
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 
-COMMAND = "import cfseg.cli; cfseg.cli.main()"
 CHANGING = ("train.log", "tensorboard", "training_log", ".lock")
 """Names of what holds times or is written by every attempt anew."""
 KILLS = 5
 
 
-def start(cohort: Path, work: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "train", str(cohort), "-o", str(work), "--recipe", "tiny",
-         "--threads", "1"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+def start(cohort: Path, work: Path) -> BaseProcess:
+    words = ("train", cohort, "-o", work, "--recipe", "tiny", "--threads", "1")
+    return warm_start.start([str(word) for word in words])
+
+
+def ended(process: BaseProcess) -> int | None:
+    process.join()
+    return process.exitcode
 
 
 def files(work: Path) -> set[str]:
@@ -61,19 +63,19 @@ def mean_dsc(cohort: Path, work: Path) -> float:
 def test_killed_at_any_moment_it_goes_on(tmp_path):
     cohort = tiny_cohort.write(tmp_path / "cohort")
     assert read_scan(cohort / "imagesTr" / "full_a_0000.nii.gz").volume.hu.size
-    assert start(cohort, tmp_path / "whole").wait() == 0
+    assert ended(start(cohort, tmp_path / "whole")) == 0
 
     draw = np.random.default_rng(4)
     moments = draw.choice(np.arange(1, progress(tmp_path / "whole")), KILLS, replace=False)
     for moment in sorted(moments):
         process = start(cohort, tmp_path / "killed")
-        while progress(tmp_path / "killed") < moment and process.poll() is None:
+        while progress(tmp_path / "killed") < moment and process.is_alive():
             time.sleep(0.01)
         time.sleep(draw.uniform(0, 0.3))
-        assert process.poll() is None, "it ended before it could be killed"
+        assert process.is_alive(), "it ended before it could be killed"
         process.kill()
-        process.wait()
-    assert start(cohort, tmp_path / "killed").wait() == 0
+        assert ended(process) == -signal.SIGKILL
+    assert ended(start(cohort, tmp_path / "killed")) == 0
 
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
     assert finished_steps(tmp_path / "killed") == finished_steps(tmp_path / "whole")
