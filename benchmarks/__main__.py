@@ -67,7 +67,7 @@ class Bench:
     def steps(self) -> list[Values]:
         """One stage over the whole field, step by step, on both backends."""
         values = self.common | {"plan": "whole", "scan": self.scan(), "step": 0.5, "most": 3}
-        return [run("steps", **values | {"backend": b}) | {"backend": b} for b in self._backends()]
+        return [run("steps", **values | {"backend": b}) for b in self._backends()]
 
     def _backends(self) -> tuple[str, ...]:
         return ("openvino", "torch") if self.asked.backend == "openvino" else ("torch",)

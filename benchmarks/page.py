@@ -3,6 +3,9 @@
 from statistics import median
 
 from benchmarks.run import Values
+from cfseg.costs import stage_tables
+from cfseg.evaluation.cells import Table, quantity_cell
+from cfseg.inference.steps import StageCost
 
 HEAD = """# Performance
 
@@ -30,10 +33,13 @@ def table(head: str, rows: list[list[object]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
+def shown(made: Table) -> str:
+    """Return a table of cfseg in Markdown."""
+    return table("|".join(made.header), [list(row) for row in made.rows])
+
+
 def _cell(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) and value < 100 else (
-        f"{value:.0f}" if isinstance(value, float) else str(value)
-    )  # fmt: skip
+    return quantity_cell(value) if isinstance(value, float) else str(value)
 
 
 def _machine(n: Values) -> str:
@@ -46,22 +52,12 @@ def _machine(n: Values) -> str:
 
 
 def _steps(n: Values) -> str:
-    rows = [
-        [
-            s["backend"], s["windows"], s["gflop"], s["window_seconds"], s["gflops"], s["sgemm"],
-            f"{s['percent_of_sgemm']:.0f} %", s["seconds"]["prepare"], s["seconds"]["add"],
-            s["seconds"]["restore"], s["seconds"]["network"], s["peak_mb"],
-        ]
-        for s in n["steps"]
-    ]  # fmt: skip
-    head = (
-        "backend|windows|GFLOP|s per window|GFLOP/s|sgemm GFLOP/s|of sgemm|prepare s|add s|"
-        "restore s|network s (derived)|peak MB"
-    )
+    tables = stage_tables([StageCost.from_dict(values) for values in n["steps"]])
     return (
         "\n## One stage, step by step\n\n512x512x120 of 0.75x0.75x2.5 mm, one network over the "
-        "whole field, step 0.5, no mirroring (`python -m benchmarks --only steps`).\n\n"
-        + table(head, rows)
+        "whole field, step 0.5, no mirroring (`python -m benchmarks --only steps`). `cfseg "
+        "benchmark CT --steps` makes these tables of your own scan and bundle.\n\n"
+        + "\n".join(f"{shown(made)}\n{made.note}\n" for made in tables)
     )
 
 

@@ -111,8 +111,7 @@ def steps(v: Values) -> Values:
     stage = stage_of(v["plan"], v["backend"], v["quick"])
     scan = read_scan(Path(v["scan"]))
     stage.network.ready()
-    cost = measure(stage, scan.volume, Windows(v["step"]), most=v["most"])
-    return vars(cost) | {"gflops": cost.gflops, "percent_of_sgemm": cost.percent_of_sgemm}
+    return measure(stage, scan.volume, Windows(v["step"]), most=v["most"]).as_dict()
 
 
 def cascade(v: Values) -> Values:
