@@ -94,7 +94,7 @@ def test_the_middle_of_a_box(most, start, stop) -> None:
 @pytest.mark.slow
 def test_the_cascade_under_limits(tmp_path) -> None:
     values = {
-        "shape": (32, 48, 48), "spacing_mm": (9.0, 7.0, 7.0), "folder": tmp_path, "quick": True,
+        "shape": (32, 80, 80), "spacing_mm": (9.0, 4.8, 4.8), "folder": tmp_path, "quick": True,
         "out": tmp_path / "out.nii.gz", "step": 0.5, "backend": "torch",
     }  # fmt: skip
     found = [
