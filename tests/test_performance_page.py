@@ -1,9 +1,13 @@
 """The page of ``make bench``, from numbers worked out by hand; nothing is measured here."""
 
+import json
+from argparse import Namespace
+
 import pytest
+from benchmarks import __main__ as main
 from benchmarks import page, tasks
 from benchmarks.accuracy import VARIANTS
-from benchmarks.cases import middle
+from benchmarks.cases import PAPER_SIZES, middle
 from benchmarks.plot import draw_cascade
 
 from cfseg.geometry import Box
@@ -128,6 +132,54 @@ def test_settings_of_accuracy_are_keys_of_the_recipe() -> None:
         assert (made.stages == ("coarse",)) == (networks == "one network")
         assert (made.step.coarse == 0.5) == ("0.5" in settings)
         assert precision in ("fp32", "int8")
+
+
+class Recorded:
+    """Stands for the processes that measure: notes what they are asked, as JSON, and answers."""
+
+    def __init__(self, int8: dict) -> None:
+        self.asked: list[tuple[str, dict]] = []
+        self.int8 = int8
+
+    def __call__(self, task: str, **values: object) -> dict:
+        values = json.loads(json.dumps(values, default=str))
+        self.asked.append((task, values))
+        if task == "quantized":
+            return dict(self.int8)
+        if task == "accuracy":
+            return {"organs": [0.8], "tumors": [0.1], "seconds": [5.0], "peak_mb": 1.0}
+        if values["max_memory"] in ("2GB", "300MB"):
+            return {"refused": "E_TOO_LARGE: no", "region": [30, 200, 250], "peak_mb": 9.0}
+        return a_cascade()
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("int8", [{"refused": "E_MODEL: too much"}, {"check": {
+    "cases": 6, "dsc_fp32": 0.84, "dsc_int8": 0.83, "dsc_loss": 0.02}}])  # fmt: skip
+def test_what_the_sections_ask_for(quick, int8, tmp_path, monkeypatch) -> None:
+    recorded = Recorded(int8)
+    monkeypatch.setattr(main, "run", recorded)
+    monkeypatch.setattr(main, "synthetic_scan", lambda *_: None)
+    monkeypatch.setattr("cfseg.phantoms.cohort.write_cohort", lambda out, **_: out)
+    bench = main.Bench(Namespace(backend="openvino", quick=quick, scratch=tmp_path))
+    numbers = {"accuracy": bench.accuracy()}
+    asked = [values for task, values in recorded.asked if task == "accuracy"]
+    assert len(asked) == (6 if "refused" in int8 else 8)
+    assert {v["bundle"] for v in asked if v["precision"] == "fp32"} == {None}
+    cohorts = recorded.asked[0][1]
+    assert len({cohorts["calibration"], cohorts["check"], asked[0]["cohort"]}) == 3
+    assert all(v["bundle"] == cohorts["bundle"] for v in asked if v["precision"] == "int8")
+    recorded.asked.clear()
+    numbers["memory"] = bench.memory()
+    limits = [values["max_memory"] for _, values in recorded.asked]
+    assert limits == [None, "8GB", "4GB", "300MB" if quick else "2GB", "8GB", "4GB"]
+    assert [values["most"] for _, values in recorded.asked] == [2, 2, 2, 2, None, None]
+    numbers["cascade"] = bench.cascade()
+    assert [c["slices"] for c in numbers["cascade"]] == list(PAPER_SIZES)[: 2 if quick else None]
+    text = page.text(json.loads(json.dumps(numbers)), "x.png")
+    assert "## Accuracy" in text
+    assert text.count("| 80.00 | +0.00 |") == len(asked)
+    draw_cascade(numbers["cascade"], tmp_path / "x.png")
 
 
 def test_every_task_of_a_section_is_there() -> None:
