@@ -1,6 +1,6 @@
 """``python -m benchmarks``: measure, write ``docs/performance.md`` and the numbers beside it.
 
-Needs a quiet machine: nothing else should run. It takes about two hours on two cores; ``--only``
+Needs a quiet machine: nothing else should run. It takes about three hours on two cores; ``--only``
 measures a part, and what was measured before stays in the page.
 """
 
@@ -10,10 +10,27 @@ import platform
 from pathlib import Path
 
 from benchmarks import page
+from benchmarks.accuracy import VARIANTS
 from benchmarks.cases import PAPER_SIZES, synthetic_scan
+from benchmarks.plot import draw_cascade
 from benchmarks.run import ROOT, Values, pairs, run
 
-SECTIONS = ("machine", "steps", "rest", "equal", "defaults", "cascade", "memory", "start")
+SECTIONS = (
+    "machine",
+    "steps",
+    "rest",
+    "equal",
+    "defaults",
+    "cascade",
+    "memory",
+    "start",
+    "accuracy",
+)
+
+SMALL_REGION_MM = 240.0
+"""Of the region on which all windows of the fine networks run."""
+TOO_LITTLE = {False: "2GB", True: "300MB"}
+"""Limits within which it cannot be done; the second with ``--quick``."""
 
 
 def main() -> None:
@@ -34,7 +51,9 @@ def main() -> None:
         numbers[section] = getattr(bench, section)()
         numbers_file.parent.mkdir(parents=True, exist_ok=True)
         numbers_file.write_text(json.dumps(numbers, indent=1) + "\n")
-        asked.out.write_text(page.text(numbers))
+        if section == "cascade":
+            draw_cascade(numbers[section], asked.out.with_name(page.plot_name(asked.out)))
+        asked.out.write_text(page.text(numbers, page.plot_name(asked.out)))
     print(f"{asked.out}")
 
 
@@ -67,7 +86,7 @@ class Bench:
     def steps(self) -> list[Values]:
         """One stage over the whole field, step by step, on both backends."""
         values = self.common | {"plan": "whole", "scan": self.scan(), "step": 0.5, "most": 3}
-        return [run("steps", **values | {"backend": b}) | {"backend": b} for b in self._backends()]
+        return [run("steps", **values | {"backend": b}) for b in self._backends()]
 
     def _backends(self) -> tuple[str, ...]:
         return ("openvino", "torch") if self.asked.backend == "openvino" else ("torch",)
@@ -111,41 +130,79 @@ class Bench:
 
     def cascade(self) -> list[Values]:
         """Four paper-size networks on the sizes of the paper's Table 8."""
-        return [self._one_cascade(n, mm, None) for n, mm in PAPER_SIZES.items()]
+        sizes = list(PAPER_SIZES.items())[: 2 if self.asked.quick else None]
+        return [self._one_cascade(n, mm) for n, mm in sizes]
 
     def memory(self) -> list[Values]:
-        """512x512x600 with limits."""
-        return [self._one_cascade(600, 1.0, limit) for limit in (None, "8GB", "4GB")]
+        """512x512x600 with limits: the true region, then a small one with all fine windows run."""
+        limits = (None, "8GB", "4GB", TOO_LITTLE[self.asked.quick])
+        whole = [self._one_cascade(600, 1.0, limit) for limit in limits]
+        more = {"region_mm": SMALL_REGION_MM, "most": None}
+        return whole + [self._one_cascade(600, 1.0, limit, **more) for limit in limits[1:3]]
 
-    def _one_cascade(self, slices: int, spacing: float, limit: str | None) -> Values:
-        self.scan(slices, spacing)  # made here, so that the task's memory is its own
-        found = run(
-            "cascade",
-            **self.common,
-            shape=(slices, 512, 512),
-            spacing_mm=(spacing, 0.75, 0.75),
-            folder=self.scratch,
-            out=self.scratch / "cascade.nii.gz",
-            step=0.5,
-            max_memory=limit,
-        )
-        print(
-            f"  {slices} slices: rest {found['rest']:.1f} s, {found['peak_mb']:.0f} MB", flush=True
-        )
-        return found | {"slices": slices, "spacing_mm": spacing, "max_memory": limit}
+    def _one_cascade(
+        self, slices: int, spacing: float, limit: str | None = None, **more: object
+    ) -> Values:
+        shape, spacing_mm = (slices, 512, 512), (spacing, 0.75, 0.75)
+        if self.asked.quick:
+            shape, spacing_mm = (slices // 4, 128, 128), (4 * spacing, 3.0, 3.0)
+        # Made here, so that the task's memory is its own.
+        synthetic_scan(shape, spacing_mm, self.scratch)
+        values: Values = {
+            "shape": shape,
+            "spacing_mm": spacing_mm,
+            "folder": self.scratch,
+            "out": self.scratch / "cascade.nii.gz",
+            "step": 0.5,
+            "most": 2,
+            "max_memory": limit,
+        }
+        found = run("cascade", **self.common | values | more)
+        what = found.get("refused") or f"rest {found['rest']:.1f} s"
+        print(f"  {slices} slices: {what}, {found['peak_mb']:.0f} MB", flush=True)
+        about = {"slices": slices, "spacing_mm": spacing, "max_memory": limit}
+        return found | about | {"region_mm": more.get("region_mm"), "most": more.get("most", 2)}
 
     def start(self) -> Values:
         """The bundled model: to its first window, and everything but the network per case."""
-        from cfseg.phantoms.cohort import write_cohort
-
-        folder = self.scratch / "phantoms"
-        if not folder.is_dir():
-            write_cohort(folder, cases=10, seed=4242)
-        scans = folder / "imagesTr"
+        scans = self._phantoms(10, 4242) / "imagesTr"
         first = sorted(scans.glob("*.nii.gz"))[0]
         starts = [run("start", backend=self.asked.backend, scan=first) for _ in range(3)]
         values = {"folder": scans, "out": self.scratch / "x.nii.gz"}
         return {"starts": starts, "batch": run("batch", **self.common, **values)}
+
+    def accuracy(self) -> Values:
+        """The bundled model on phantoms that no training saw, in settings fast and slow."""
+        few = self.asked.quick
+        cohort = self._phantoms(1 if few else 10, 4242)
+        bundle = self.scratch / "int8-bundle"
+        cohorts = {
+            "calibration": self._phantoms(1 if few else 6, 4343),
+            "check": self._phantoms(1 if few else 6, 4444),
+        }
+        int8 = run("quantized", bundle=bundle, **cohorts)
+        rows = []
+        for networks, settings, overrides, precision in VARIANTS:
+            if precision == "int8" and "refused" in int8:
+                continue
+            print(f"  {networks}, {settings}, {precision}", flush=True)
+            small = precision == "int8"
+            found = run(
+                "accuracy",
+                cohort=cohort,
+                bundle=bundle if small else None,
+                set=overrides,
+                precision=precision,
+                backend="openvino" if small else self.asked.backend,
+            )
+            about = {"networks": networks, "settings": settings, "precision": precision}
+            rows.append(about | found)
+        return {"variants": rows, "int8": int8}
+
+    def _phantoms(self, cases: int, seed: int) -> Path:
+        from cfseg.phantoms.cohort import write_cohort
+
+        return write_cohort(self.scratch / f"phantoms-{seed}-{cases}", cases=cases, seed=seed)
 
 
 def _lines(path: str) -> list[str]:

@@ -100,6 +100,16 @@ def abdomen(labels: LabelMap, margin_mm: float = 20.0) -> Box:
     return box.grow(labels.geometry.margin_voxels(margin_mm), labels.geometry.shape)
 
 
+def middle(box: Box, most: Triple) -> Box:
+    """Return the middle of a box, no larger than ``most`` (z, y, x) voxels."""
+    start, stop = [], []
+    for first, last, size in zip(box.start, box.stop, most, strict=True):
+        cut = max(0, last - first - size) // 2
+        start.append(first + cut)
+        stop.append(min(last, first + cut + size))
+    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+
+
 def volume_of(shape: Triple, spacing_mm: TripleMm) -> Volume:
     """Return noise on a grid; for what does not look at its values."""
     hu = np.random.default_rng(0).normal(0, 100, shape).astype(np.int16)

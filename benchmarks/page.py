@@ -1,8 +1,13 @@
 """Numbers to ``docs/performance.md``."""
 
-from statistics import median
+from functools import partial
+from pathlib import Path
+from statistics import mean, median
 
 from benchmarks.run import Values
+from cfseg.costs import stage_tables
+from cfseg.evaluation.cells import Table, quantity_cell
+from cfseg.inference.steps import StageCost
 
 HEAD = """# Performance
 
@@ -13,14 +18,25 @@ measured rest; a whole case of these networks takes too long to be run often.
 """
 
 
-def text(n: Values) -> str:
-    """Return the page; sections that were not measured are left out."""
+def text(n: Values, plot: str) -> str:
+    """Return the page; sections that were not measured are left out.
+
+    Args:
+        n: the numbers of each section.
+        plot: file name of the cascade's picture.
+    """
     sections = {
         "machine": _machine, "steps": _steps, "rest": _rest, "equal": _equal,
-        "defaults": _defaults, "cascade": _cascade, "memory": _memory, "start": _start,
+        "defaults": _defaults, "accuracy": _accuracy, "cascade": partial(_cascade, plot=plot),
+        "memory": _memory, "start": _start,
     }  # fmt: skip
     parts = [HEAD, *(make(n) for name, make in sections.items() if name in n)]
     return "\n".join(parts)
+
+
+def plot_name(page: Path) -> str:
+    """Return the file name of the cascade's picture beside a page."""
+    return f"{page.stem}-cascade.png"
 
 
 def table(head: str, rows: list[list[object]]) -> str:
@@ -30,10 +46,13 @@ def table(head: str, rows: list[list[object]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
+def shown(made: Table) -> str:
+    """Return a table of cfseg in Markdown."""
+    return table("|".join(made.header), [list(row) for row in made.rows])
+
+
 def _cell(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) and value < 100 else (
-        f"{value:.0f}" if isinstance(value, float) else str(value)
-    )  # fmt: skip
+    return quantity_cell(value) if isinstance(value, float) else str(value)
 
 
 def _machine(n: Values) -> str:
@@ -46,22 +65,12 @@ def _machine(n: Values) -> str:
 
 
 def _steps(n: Values) -> str:
-    rows = [
-        [
-            s["backend"], s["windows"], s["gflop"], s["window_seconds"], s["gflops"], s["sgemm"],
-            f"{s['percent_of_sgemm']:.0f} %", s["seconds"]["prepare"], s["seconds"]["add"],
-            s["seconds"]["restore"], s["seconds"]["network"], s["peak_mb"],
-        ]
-        for s in n["steps"]
-    ]  # fmt: skip
-    head = (
-        "backend|windows|GFLOP|s per window|GFLOP/s|sgemm GFLOP/s|of sgemm|prepare s|add s|"
-        "restore s|network s (derived)|peak MB"
-    )
+    tables = stage_tables([StageCost.from_dict(values) for values in n["steps"]])
     return (
         "\n## One stage, step by step\n\n512x512x120 of 0.75x0.75x2.5 mm, one network over the "
-        "whole field, step 0.5, no mirroring (`python -m benchmarks --only steps`).\n\n"
-        + table(head, rows)
+        "whole field, step 0.5, no mirroring (`python -m benchmarks --only steps`). `cfseg "
+        "benchmark CT --steps` makes these tables of your own scan and bundle.\n\n"
+        + "\n".join(f"{made.title}:\n\n{shown(made)}\n{made.note}\n" for made in tables)
     )
 
 
@@ -129,15 +138,74 @@ def _defaults(n: Values) -> str:
         "mirroring, no Gaussian; nnU-Net: step 0.5, mirroring, Gaussian (`--only defaults`).\n\n"
         + _pair(n, "defaults")
         + _whole(n, "defaults", "cfseg 120 cropped", "nnU-Net 120 equal")
+        + _accuracy_in_short(n)
     )
 
 
-def _cascade(n: Values) -> str:
+def _accuracy_in_short(n: Values) -> str:
+    """Return what the settings of the speed lines cost in accuracy, if that was measured."""
+    if "accuracy" not in n:
+        return ""
+    alone = [v for v in n["accuracy"]["variants"] if v["networks"] == "one network"]
+    default = mean(alone[0]["organs"])
+    parts = [
+        f"{100 * (default - mean(v['organs'])):+.2f} against {v['settings']}"
+        if v["precision"] == "fp32"
+        else f"{100 * (mean(v['organs']) - default):+.2f} in int8 against fp32"
+        for v in alone[1:]
+    ]
+    return (
+        "\nAccuracy of these settings, points of mean DSC over organs on "
+        f"{len(alone[0]['organs'])} phantoms, one network of the bundled model: "
+        f"{'; '.join(parts)} (see Accuracy).\n"
+    )
+
+
+def _accuracy(n: Values) -> str:
+    found = n["accuracy"]
+    first: dict[str, Values] = {}
+    rows: list[list[object]] = []
+    for v in found["variants"]:
+        base = first.setdefault(v["networks"], v)
+        organs, tumors = 100 * mean(v["organs"]), 100 * mean(v["tumors"]) if v["tumors"] else "-"
+        points = f"{organs - 100 * mean(base['organs']):+.2f}"
+        rows.append(
+            [v["networks"], v["settings"], v["precision"], f"{organs:.2f}", points, tumors,
+             median(v["seconds"])]
+        )  # fmt: skip
+    head = (
+        "networks|settings|precision|organs, mean DSC (%)|points to the default|"
+        "tumors, mean DSC (%)|s per case (median)"
+    )
+    return (
+        f"\n## Accuracy\n\nThe bundled model on {len(found['variants'][0]['organs'])} phantoms "
+        "that no training saw (`--only accuracy`). The mean DSC is over the organs that a case "
+        "has, then over cases; tumors over cases that have any. *One network* is the coarse one "
+        f"over the body.\n\n{table(head, rows)}\n{_int8(found['int8'])}\n"
+    )
+
+
+def _int8(found: Values) -> str:
+    if "refused" in found:
+        return f"No int8: `{found['refused']}`"
+    check = found["check"]
+    return (
+        f"int8 by `cfseg bundle quantize`, checked there on {check['cases']} other phantoms: DSC "
+        f"{check['dsc_fp32']:.4f} in fp32, {check['dsc_int8']:.4f} in int8, allowed is a loss of "
+        f"{check['dsc_loss']}."
+    )
+
+
+def network_seconds(case: Values) -> float:
+    """Return the seconds of all windows of a cascade: their number times the last one that ran."""
+    return sum(case["each"][name][-1] * count for name, count in case["windows"].items())
+
+
+def _cascade(n: Values, plot: str) -> str:
     rows: list[list[object]] = []
     for c in n["cascade"]:
-        network = sum(median(c["each"][s][-1:]) * count for s, count in c["windows"].items())
         counts = " + ".join(str(c["windows"][s]) for s in ("coarse", "tumor_1", "tumor_2", "organ"))
-        region = "x".join(map(str, c["region"]))
+        region, network = "x".join(map(str, c["region"])), network_seconds(c)
         rows.append(
             [c["slices"], c["spacing_mm"], region, counts, network, c["rest"], network + c["rest"],
              c["peak_mb"]]
@@ -148,19 +216,51 @@ def _cascade(n: Values) -> str:
     return (
         "\n## The whole cascade\n\nFour paper-size networks, 512x512 voxels of 0.75 mm, the sizes "
         "of the paper's Table 8. Random weights find no abdomen: the fine stages see the phantom's "
-        "true region. Coarse step 1, fine step 0.5 (`--only cascade`).\n\n" + table(head, rows)
+        "true region (z, y, x). Coarse step 1, fine step 0.5; two windows of each network are run, "
+        "the others repeat the last answer (`--only cascade`).\n\n"
+        f"{table(head, rows)}\n![Seconds and peak memory against slices]({plot})\n"
     )
 
 
 def _memory(n: Values) -> str:
     rows: list[list[object]] = []
     for m in n["memory"]:
+        where = "x".join(map(str, m["region"]))
+        ran = "all" if m["most"] is None else f"{m['most']} of each network"
+        row: list[object] = [where, ran, m["max_memory"] or "none"]
+        if "refused" in m:
+            rows.append([*row, "refused", "-", "-", "-", "-"])
+            continue
         memory = m["memory"]
         given_up = "; ".join(memory["given_up"]) or "nothing"
-        rows.append([m["max_memory"] or "none", memory["planned_mb"], memory["used_mb"], given_up])
-    return "\n## Memory\n\n512x512x600, four paper-size networks (`--only memory`).\n\n" + table(
-        "--max-memory|planned MB|used MB|given up", rows
+        used = (memory["planned_mb"], memory["used_mb"])
+        rows.append([*row, *used, m["peak_mb"], given_up, f"`{m['labels_sha256'][:12]}`"])
+    head = (
+        "region|fine windows run|--max-memory|planned MB|used MB|peak MB|given up|label map, sha256"
     )
+    refused = [f"- `--max-memory {m['max_memory']}`: {m['refused']}" for m in n["memory"]
+               if "refused" in m]  # fmt: skip
+    return (
+        "\n## Memory\n\n512x512x600 voxels of 0.75x0.75x1 mm, four paper-size networks with random "
+        "weights (`--only memory`). First the phantom's true region, of which two windows of each "
+        "network are run and the others repeat the last answer: memory, sums and labels are as "
+        "ever, the time is not. Then the middle of it with all windows of the fine networks. Of "
+        "the coarse network two windows run, its mask is replaced by the truth.\n\n"
+        + table(head, rows)
+        + "\n"
+        + _same_labels(n["memory"])
+        + "\n".join(refused)
+        + "\n"
+    )
+
+
+def _same_labels(found: list[Values]) -> str:
+    by_region: dict[str, set[str]] = {}
+    for m in found:
+        if "refused" not in m:
+            by_region.setdefault(str(m["region"]), set()).add(m["labels_sha256"])
+    same = all(len(digests) == 1 for digests in by_region.values())
+    return f"Label maps of one region are {'the same' if same else '**not** the same'}.\n\n"
 
 
 def _start(n: Values) -> str:

@@ -30,7 +30,9 @@ from cfseg.io import (
     write_label_map,
 )
 from cfseg.io.ahead import ReadAhead
+from cfseg.io.behind import WriteBehind
 from cfseg.io.memory import limit_bytes
+from cfseg.io.nifti import reading_bytes_of
 from cfseg.networks.backends import Backend, Precision, find_backend, find_precision
 from cfseg.networks.device import find_device
 from cfseg.parallel import cores
@@ -133,6 +135,7 @@ class Segmenter:
         )
         self.digest = digest(self.bundle)
         self.ahead = ReadAhead(partial(_read, options))
+        self.behind = WriteBehind()
 
     @property
     def notice(self) -> str:
@@ -173,8 +176,11 @@ class Segmenter:
             ResourceError: memory ran out.
         """
         start = perf_counter()
-        budget = Budget(self._limit(), self.device, asked=self.max_memory is not None)
+        asked = self.max_memory is not None
+        budget = Budget(self._limit(), self.device, asked=asked, behind=self.behind)
         if isinstance(scan, str | Path):
+            if asked:
+                budget.make_room(reading_bytes_of(Path(scan)))
             scan = self.ahead.take(Path(scan), series)
         elif not isinstance(scan, Scan):
             scan = scan_from_image(scan, options=self.options)

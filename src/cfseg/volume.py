@@ -60,7 +60,9 @@ class LabelMap:
 
     def volumes_ml(self) -> dict[str, float]:
         """Return the volume of each label in millilitres, by name, in the table's order."""
-        counts = np.bincount(self.ids.ravel(), minlength=256)
+        counts = np.zeros(256, dtype=np.int64)
+        for plane in self.ids:  # counting makes eight bytes of each label
+            counts += np.bincount(plane.ravel(), minlength=256)
         ml = self.geometry.voxel_ml
         return {label.name: round(float(counts[label.id] * ml), 3) for label in LABELS}
 

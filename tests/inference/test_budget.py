@@ -1,9 +1,11 @@
 import json
+from contextlib import suppress
 from importlib.util import find_spec
-from math import prod
+from math import inf, prod
 from pathlib import Path
 from subprocess import run
 from sys import executable
+from threading import Event, Timer
 
 import numpy as np
 import pytest
@@ -17,10 +19,14 @@ from cfseg.inference import budget as budgets
 from cfseg.inference.budget import Budget, parse_size
 from cfseg.inference.buffers import layer_bytes, stage_buffers, weight_bytes
 from cfseg.inference.cascade import segment_volume
+from cfseg.io import read_scan
+from cfseg.io.behind import WriteBehind
+from cfseg.io.nifti import reading_bytes_of
 from cfseg.networks.build import build_network
 from cfseg.plan import Architecture, Intensity, Resampling, StagePlan
 from cfseg.recipes.recipe import Cascade
 from cfseg.segmenter import Segmenter
+from tiny_ct import ct
 
 CPU = torch.device("cpu")
 USED = 100_000_000
@@ -189,6 +195,9 @@ import json, sys, torch
 from cfseg.inference.buffers import layer_bytes
 from cfseg.inference.process_memory import peak_bytes, reset_peak, used_bytes
 from cfseg.networks.backends import load
+from cfseg.io import read_scan
+from cfseg.io.behind import WriteBehind
+from cfseg.io.nifti import reading_bytes_of
 from cfseg.networks.build import build_network
 from cfseg.plan import StagePlan
 plan = StagePlan.model_validate_json(sys.argv[1])
@@ -224,3 +233,40 @@ def test_layers_take_what_is_planned_for_them(backend) -> None:
     planned = layer_bytes(arch, plan.patch, backend) + window
     print(f"{backend}: {used / 1e6:.0f} MB used, {planned / 1e6:.0f} MB planned")
     assert 0.4 * planned < used <= 1.1 * planned
+
+
+def test_what_is_being_written_is_part_of_the_plan(fixed_use, stages) -> None:
+    geometry = Geometry.from_spacing((200, 200, 200), (6.0, 6.0, 6.0))
+    full = sum(stage_buffers(stages.organ.plan, geometry, "torch").values())
+    stages.organ.network.ready()
+    behind, may_end = WriteBehind(), Event()
+    behind.hand_over(lambda: may_end.wait(30), 1_000_000)
+    roomy = Budget(USED + full + 1_000_000, CPU, behind=behind)
+    assert roomy.sums(stages.organ, geometry, []) is torch.float32
+    assert roomy.buffers["writing the last case"] == 1_000_000
+    assert roomy.planned == USED + full + 1_000_000
+    assert (roomy.given_up, behind.held_bytes) == ([], 1_000_000)
+    # One byte less: the writing is waited for, and nothing else is given up.
+    Timer(0.1, may_end.set).start()
+    tight = Budget(USED + full + 999_999, CPU, behind=behind)
+    assert tight.sums(stages.organ, geometry, []) is torch.float32
+    assert behind.held_bytes == 0
+    assert tight.given_up == ["the last case is written before the next one runs"]
+    assert "writing the last case" not in tight.buffers
+
+
+def test_reading_waits_where_it_does_not_fit_beside_the_writing(tiny_bundle, tmp_path) -> None:
+    scan = ct(tmp_path / "x.nii.gz")
+    assert reading_bytes_of(scan) == 30 * 28 * 26 * 6  # int16: as stored, in HU, turned
+    assert reading_bytes_of(tmp_path) == inf
+    for limit, waits in (("100GB", False), (f"{budgets.used_bytes(CPU) / 1e6:.0f}MB", True)):
+        segmenter = Segmenter(tiny_bundle, "cpu", 1, backend="torch", max_memory=limit)
+        done, may_end = [], Event()
+        segmenter.behind.hand_over(lambda e=may_end, d=done: (e.wait(30), d.append(1)), 10**9)
+        read: list[bool] = []
+        segmenter.ahead.take = lambda *_, r=read, d=done: (r.append(bool(d)), read_scan(scan))[1]
+        Timer(0.3, may_end.set).start()
+        with suppress(ResourceError):  # the small limit is too small for all else, too
+            segmenter.segment(scan)
+        segmenter.behind.wait()
+        assert read == [waits]

@@ -1,24 +1,26 @@
 """One case on its way from a path to a label map and a status file."""
 
-import hashlib
 import json
 import platform
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from time import perf_counter
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from cfseg.batch.changes import differences
 from cfseg.batch.files import file_digest, stamp
 from cfseg.batch.jobs import Job
+from cfseg.batch.record import digest_of, findings_of, input_digest, now
 from cfseg.batch.summary import CaseStatus, State
 from cfseg.errors import CfsegError, InputError
-from cfseg.findings.agreement import agreement
 from cfseg.findings.keep import complete_case, keep_case
 from cfseg.io import remember_input, without_folders, write_json
+from cfseg.io.write import writing_bytes
 from cfseg.segmenter import Segmentation, Segmenter
 
 OnWindow = Callable[[str, str, int, int], None]
@@ -26,6 +28,29 @@ OnWindow = Callable[[str, str, int, int], None]
 MOST_ATTEMPTS = 3
 """How often a scan may end the process itself before it is left alone."""
 _FINISHED = ("done", "empty")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Made:
+    """A result that is not written yet.
+
+    Attributes:
+        segmentation: the result.
+        attempt: number of the attempt.
+        started: when that began.
+        again: why a finished case was done again.
+    """
+
+    segmentation: Segmentation
+    attempt: int
+    started: str
+    again: tuple[str, ...] = ()
+
+    @property
+    def needed_bytes(self) -> int:
+        """What writing it takes of memory, beyond what is there."""
+        return writing_bytes(self.segmentation.scan.source)
 
 
 class CaseRun:
@@ -51,12 +76,20 @@ class CaseRun:
         self.folder, self.statistics = folder, statistics
         self.status_file = folder / "status" / f"{job.case}.json"
 
-    def status(self, overwrite: bool, on_window: OnWindow | None) -> CaseStatus:
-        """Do the case, unless it needs no new work.
+    @property
+    def died_before(self) -> bool:
+        """Whether the process ended while it was at this scan; then nothing runs beside it."""
+        return self._before().get("state") == "running"
+
+    def segment(self, overwrite: bool, on_window: OnWindow | None) -> CaseStatus | Made:
+        """Segment the case, unless it needs no new work.
 
         Args:
             overwrite: do it again even so.
             on_window: see :data:`OnWindow`.
+
+        Returns:
+            What became of it, or a result, for :meth:`finish`.
         """
         remember_input(self.folder, self.job.case, self.job.scan)
         before = self._before()
@@ -68,7 +101,16 @@ class CaseRun:
         if stays and self._is_measured(before):
             return CaseStatus(self.job.case, before["state"], True, before)
         again = changes if before.get("state") in _FINISHED else []
-        record = self._attempt(before, changes, overwrite, on_window) | {"again": again}
+        made = self._attempt(before, changes, overwrite, on_window)
+        if isinstance(made, dict):
+            return self._keep(made | {"again": again})
+        return replace(made, again=tuple(again))
+
+    def finish(self, made: Made) -> CaseStatus:
+        """Write a result and say what became of the case; may run in a thread beside the next."""
+        return self._keep(self._written(made) | {"again": list(made.again)})
+
+    def _keep(self, record: dict[str, Any]) -> CaseStatus:
         write_json(self.status_file, record)
         return CaseStatus(self.job.case, record["state"], False, record)
 
@@ -78,7 +120,7 @@ class CaseRun:
         Args:
             before: its status then.
         """
-        found = list(_differences(before.get("settings") or {}, self.settings()))
+        found = list(differences(before.get("settings") or {}, self.settings()))
         if before.get("input_stamp") != self._stamp():
             found.append("the input changed")
         if before.get("state") in _FINISHED:
@@ -108,7 +150,7 @@ class CaseRun:
         changes: list[str],
         overwrite: bool,
         on_window: OnWindow | None,
-    ) -> dict[str, Any]:
+    ) -> dict[str, Any] | Made:
         """Segment the case; a mark stays if that ends the process, and is counted next time."""
         same = bool(before) and not changes
         attempt = 1 + (int(before.get("attempt", 0)) if same else 0)
@@ -134,15 +176,35 @@ class CaseRun:
             self.status_file.unlink(missing_ok=True)  # a stop is no fault of the scan
             raise
 
-    def _segmented(self, attempt: int, started: str, on_window: OnWindow | None) -> dict[str, Any]:
+    def _segmented(
+        self, attempt: int, started: str, on_window: OnWindow | None
+    ) -> dict[str, Any] | Made:
         job = self.job
         report = None if on_window is None else partial(on_window, job.case)
-        try:
-            segmentation = self.segmenter.segment(job.scan, report, series=job.series)
-            segmentation.save(job.target)
-            record = self.record(segmentation.result.status, attempt, started, None, segmentation)
+
+        def segment() -> Made:
+            found = self.segmenter.segment(job.scan, report, series=job.series)
+            return Made(found, attempt, started)
+
+        return self._recorded(segment, attempt, started)
+
+    def _written(self, made: Made) -> dict[str, Any]:
+        def write() -> dict[str, Any]:
+            start, segmentation = perf_counter(), made.segmentation
+            segmentation.save(self.job.target)
+            segmentation.result.seconds["write"] = round(perf_counter() - start, 4)
+            state = segmentation.result.status
+            record = self.record(state, made.attempt, made.started, None, segmentation)
             if self.statistics:
                 keep_case(self.folder, segmentation.scan, segmentation.label_map, record)
+            return record
+
+        return self._recorded(write, made.attempt, made.started)
+
+    def _recorded(self, work: Callable[[], _T], attempt: int, started: str) -> _T | dict[str, Any]:
+        """Return what the work returns, or the record of its error: that costs this case only."""
+        try:
+            return work()
         except InputError as error:
             return self.record("refused", attempt, started, error)
         except CfsegError as error:
@@ -150,7 +212,6 @@ class CaseRun:
         except Exception as error:
             told = CfsegError(f"{type(error).__name__}: {error}")
             return self.record("failed", attempt, started, told)
-        return record
 
     def settings(self) -> dict[str, Any]:
         """Return what decides the result beside the input."""
@@ -190,16 +251,16 @@ class CaseRun:
             "versions": {"torch": torch.__version__, "numpy": np.__version__}
             | {"python": platform.python_version()},
             "settings": settings,
-            "settings_sha256": _digest(settings),
+            "settings_sha256": digest_of(settings),
             "input_stamp": self._stamp(),
         }
         if segmentation is not None:
-            record |= _findings(segmentation)
+            record |= findings_of(segmentation)
             record["notes"] = [self._told(note) for note in segmentation.notes]
             record["output"] = self.job.target.name
             record["output_sha256"] = file_digest(self.job.target)
         elif self.job.scan.is_file():
-            record["input_sha256"] = _input_digest(self.job.scan)
+            record["input_sha256"] = input_digest(self.job.scan)
         return record
 
     def _told(self, text: str) -> str:
@@ -219,48 +280,3 @@ def stopped(job: Job) -> CaseStatus:
         "message": "the run was stopped before this scan was done; run it again to go on",
     }
     return CaseStatus(job.case, "failed", False, record)
-
-
-def now() -> str:
-    """Return the time in UTC; what is later is greater, as text."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-def _findings(segmentation: Segmentation) -> dict[str, Any]:
-    result = segmentation.result
-    return {
-        "input_sha256": segmentation.scan.sha256,
-        "region": None if result.region is None else [result.region.start, result.region.stop],
-        "volumes_ml": result.label_map.volumes_ml(),
-        "agreement": agreement(result.tumor_maps, result.organ_map),
-        "seconds": result.seconds | {"total": segmentation.seconds},
-        "memory": result.memory,
-    }
-
-
-def _input_digest(scan: Path) -> str:
-    try:
-        return file_digest(scan)
-    except OSError:  # what was refused may be unreadable
-        return ""
-
-
-def _digest(settings: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any], at: str = "") -> Iterator[str]:
-    """Yield what differs between two settings, as ``region.margin_mm: 20.0, now 30.0``."""
-    for key in sorted({*old, *new}):
-        before, after = old.get(key), new.get(key)
-        if before == after:
-            continue
-        name = f"{at}{key}"
-        if isinstance(after, dict) and isinstance(before, dict):
-            yield from _differences(
-                before, after, "" if key in ("cascade", "reading") else f"{name}."
-            )
-        elif key == "bundle_sha256":
-            yield "another bundle"
-        elif key != "bundle":
-            yield f"{name}: {before}, now {after}"

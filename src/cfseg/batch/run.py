@@ -2,17 +2,21 @@
 
 For every input ``OUT/status/CASE.json`` says what became of it, ``OUT/summary.json`` sums up.
 A case is done, and skipped next time, when its status says so and the digests of input, model,
-settings and output still match. Several runs may work on one folder: none does a case that another
-one does, or has just done.
+settings and output still match. A result is written while the networks run on the next scan; its
+status says "done" only once the file has its name. Several runs may work on one folder: none does
+a case that another one does, or has just done.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from queue import SimpleQueue
 
-from cfseg.batch.case import CaseRun, OnWindow, now, stopped
+from cfseg.batch.case import CaseRun, Made, OnWindow, stopped
 from cfseg.batch.claims import claimed
 from cfseg.batch.files import make_folder
 from cfseg.batch.jobs import Job, is_file_name, plan_jobs
+from cfseg.batch.record import now
 from cfseg.batch.summary import CaseStatus, Summary
 from cfseg.findings.keep import write_all_tables
 from cfseg.io import find_scans
@@ -22,7 +26,8 @@ from cfseg.segmenter import Segmenter
 OnStart = Callable[[int], None]
 """Called with the number of cases before the first one."""
 OnCase = Callable[[CaseStatus, int, int], None]
-"""Called after each case with its status, the number of cases done and that of all."""
+"""Called after each case, once its files are there, with its status, the number of cases done and
+that of all."""
 
 
 def predict_many(
@@ -86,7 +91,11 @@ def predict_many(
 
 
 class _Batch:
-    """The cases of one run on an output folder, and what became of those that are done."""
+    """The cases of one run on an output folder, and what became of those that are done.
+
+    A result is written in a thread while the networks run on the next case. All that others are
+    told of is said in the thread that runs the networks.
+    """
 
     def __init__(
         self,
@@ -102,26 +111,93 @@ class _Batch:
         self.on_case, self.on_window, self.total = on_case, on_window, total
         self.statistics = statistics
         self.done: dict[str, CaseStatus] = {}
+        self.told = 0
+        self.finished: SimpleQueue[CaseStatus] = SimpleQueue()
+        self.errors: list[BaseException] = []
         self.since = now()
 
     def run(self, jobs: Sequence[Job]) -> None:
-        """Do the jobs; those that another run is at come last, when it is through with them."""
-        left = []
-        for job, coming in zip(jobs, [*jobs[1:], None], strict=True):
-            if coming is not None:
-                self.segmenter.read_ahead(coming.scan, coming.series)
-            if not self._try(job, wait=False):
-                left.append(job)
-        for job in left:
-            self._try(job, wait=True)
+        """Do the jobs; those that another run is at come last, when it is through with them.
 
-    def _try(self, job: Job, *, wait: bool) -> bool:
-        """Do a job and return True, or False if another run is at it."""
-        with claimed(self.folder / "status" / f".{job.case}.lock", wait=wait) as mine:
-            if mine:
-                run = CaseRun(job, self.folder, self.segmenter, self.since, self.statistics)
-                status = run.status(self.overwrite, self.on_window)
-                self.done[job.case] = status
-                if self.on_case is not None:
-                    self.on_case(status, len(self.done), self.total)
-        return mine
+        However it ends, what is being written is written to its end.
+        """
+        try:
+            left = [
+                job
+                for job, coming in zip(jobs, [*jobs[1:], None], strict=True)
+                if not self._try(job, coming, wait=False)
+            ]
+            for job in left:
+                self._try(job, None, wait=True)
+        finally:
+            self.segmenter.behind.wait()
+            self._tell()
+        self._check()
+
+    def _try(self, job: Job, coming: Job | None, *, wait: bool) -> bool:
+        """Do a job and return True, or False if another run is at it.
+
+        Args:
+            job: what there is to do.
+            coming: the job after it, whose scan may be read meanwhile.
+            wait: for another run that is at it.
+        """
+        with ExitStack() as claim:
+            lock = self.folder / "status" / f".{job.case}.lock"
+            if not claim.enter_context(claimed(lock, wait=wait)):
+                return False
+            run = CaseRun(job, self.folder, self.segmenter, self.since, self.statistics)
+            # If the process dies again, it must be this scan's fault and cost no other one.
+            alone = run.died_before
+            if alone:
+                self.segmenter.behind.wait()
+            elif coming is not None:
+                self.segmenter.read_ahead(coming.scan, coming.series)
+            found = run.segment(self.overwrite, self._window)
+            if isinstance(found, CaseStatus):
+                self._add(found)
+            else:
+                self._write(run, found, claim.pop_all())
+                if alone or (self.statistics and self.segmenter.max_memory is not None):
+                    self.segmenter.behind.wait()
+        self._tell()
+        self._check()
+        return True
+
+    def _write(self, run: CaseRun, made: Made, claim: ExitStack) -> None:
+        """Write a result beside the next case; the case is ours until then."""
+
+        def work() -> None:
+            try:
+                with claim:
+                    self._add(run.finish(made))
+            except Exception as error:  # its status could not be written
+                self.errors.append(error)
+
+        self.segmenter.behind.hand_over(work, made.needed_bytes)
+
+    def _add(self, status: CaseStatus) -> None:
+        self.done[status.case] = status
+        self.finished.put(status)
+
+    def _window(self, case: str, stage: str, done: int, total: int) -> None:
+        """Pass on a window; between two of them is time to tell of the case before."""
+        try:
+            self._tell()
+        except Exception as error:  # it has nothing to do with the case whose window this is
+            self.errors.append(error)
+        if self.on_window is not None:
+            self.on_window(case, stage, done, total)
+
+    def _tell(self) -> None:
+        while not self.finished.empty():
+            status = self.finished.get()
+            self.told += 1
+            if self.on_case is not None:
+                self.on_case(status, self.told, self.total)
+
+    def _check(self) -> None:
+        """Raise what went wrong outside of the cases, once what is made is written."""
+        if self.errors:
+            self.segmenter.behind.wait()
+            raise self.errors[0]

@@ -6,14 +6,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from cfseg.costs import CaseCost
     from cfseg.evaluation.programs import Benchmark, Program, Run
+    from cfseg.segmenter import Segmenter
 
 
 def benchmark(
     inputs: Annotated[
         list[Path], typer.Argument(metavar="INPUT", help="NIfTI files, or folders of them.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the figures.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for the figures; --steps does without."),
+    ] = None,
     bundle: Annotated[
         Path | None, typer.Option("--bundle", "-m", help="Model bundle [default: the bundled one].")
     ] = None,
@@ -22,7 +27,17 @@ def benchmark(
         typer.Option(metavar="[NAME=]COMMAND", help="Measure this too; may be given again."),
     ] = None,
     own: Annotated[bool, typer.Option(help="Measure cfseg predict.")] = True,
+    steps: Annotated[
+        bool, typer.Option("--steps", help="Measure the steps of cfseg itself instead.")
+    ] = False,
+    windows: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --steps: windows that each fine network really runs."),
+    ] = None,
     device: Annotated[str, typer.Option(help="Of cfseg: auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="With --steps: CPU threads.")] = None,
+    backend: Annotated[str, typer.Option(help="With --steps: auto, torch or openvino.")] = "auto",
+    precision: Annotated[str, typer.Option(help="With --steps: fp32 or int8.")] = "fp32",
     gpu: Annotated[int, typer.Option(min=0, help="Index of the GPU to look at.")] = 0,
     timeout: Annotated[
         float | None, typer.Option(min=0, help="Seconds after which a run is ended.")
@@ -37,15 +52,31 @@ def benchmark(
     Writes benchmark.md, benchmark.csv and benchmark.json, and for each program the files of FLARE's
     own meter: NAME_Efficiency.csv, NAME/CASE.json and curves. Figures of a GPU need cfseg[gpu].
 
-    Exit codes: 0 all measured, 2 wrong call, 3 some runs failed, 4 all failed, 6 the disk cannot
-    be written.
+    With --steps, what each network and each step of cfseg costs on this machine: windows, GFLOP,
+    GFLOP/s as a share of a matrix product's in the same run, seconds, peak memory. -o FOLDER then
+    keeps steps.json, steps.csv and stages.csv. --windows 3 is for networks that take minutes: the
+    seconds of the fine ones are derived from three windows.
+
+    Exit codes: 0 all measured, 2 wrong call, 3 some runs failed, 4 all failed, 5 the model cannot
+    be used, 6 disk or memory ran out.
 
     Example: cfseg benchmark scans/ -m bundle/ --command "other=python other.py {input} {output}"
     -o efficiency/
+
+    Example: cfseg benchmark ct.nii.gz --steps
     """
     from cfseg.errors import UsageError
     from cfseg.evaluation.programs import own_program, program_of
 
+    if steps:
+        from cfseg.segmenter import Segmenter
+
+        if command or not own:
+            raise UsageError("--steps measures cfseg alone; leave out --command and --no-own")
+        segmenter = Segmenter(bundle, device, threads, backend=backend, precision=precision)
+        raise typer.Exit(_measure_steps(inputs, segmenter, windows, out, quiet=quiet))
+    if out is None:
+        raise UsageError("give a folder for the figures: -o FOLDER")
     programs = [own_program(bundle, device)] if own else []
     programs += [program_of(text, number) for number, text in enumerate(command or (), start=1)]
     if not programs:
@@ -93,3 +124,56 @@ def _measure(
         for note in made.notes:
             console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     return made
+
+
+def _measure_steps(
+    inputs: list[Path],
+    segmenter: "Segmenter",
+    windows: int | None,
+    out: Path | None,
+    *,
+    quiet: bool,
+) -> int:
+    """Measure scan after scan and return the exit code."""
+    from rich.console import Console
+
+    from cfseg.cli.bars import Bars
+    from cfseg.costs import measure_case, write_costs
+    from cfseg.errors import EXIT_NONE_DONE, EXIT_OK, EXIT_PARTIAL, InputError
+    from cfseg.io import find_scans
+
+    scans, _ = find_scans(inputs)
+    costs: list[CaseCost] = []
+    console = Console(stderr=True, quiet=quiet)
+    with Bars(console, "scans") as bars:
+        bars.start(len(scans))
+        for number, scan in enumerate(scans, start=1):
+            try:
+                costs.append(measure_case(scan, segmenter, windows, bars.below))
+            except InputError as error:
+                line = f"{scan.name}: refused: {error.code}: {error.message}"
+                Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
+            bars.advance(number)
+    if out is not None:
+        write_costs(out, costs)
+    if not quiet:
+        _show(costs)
+    if not costs:
+        return EXIT_NONE_DONE
+    return EXIT_OK if len(costs) == len(scans) else EXIT_PARTIAL
+
+
+def _show(costs: "list[CaseCost]") -> None:
+    from rich.console import Console
+
+    from cfseg.cli.judging import rich_table
+    from cfseg.costs import tables
+
+    console = Console()
+    for cost in costs:
+        for table in tables(cost):
+            console.print(rich_table(table))
+            if table.note:
+                console.print(table.note, highlight=False, markup=False, soft_wrap=True)
+        for note in cost.notes:
+            console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)

@@ -67,6 +67,11 @@ def plain(value: Any) -> Any:  # noqa: ANN401 - JSON
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def quantity_cell(value: float) -> str:
+    """Return a quantity with three digits, or as a whole number where it has more."""
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
 def spread_cell(scores: Sequence[float] | Spread, scale: float = 100, digits: int = 2) -> str:
     """Return mean ± SD, by default of fractions as percent; the mean alone for one case."""
     found = scores if isinstance(scores, Spread) else spread(scores)

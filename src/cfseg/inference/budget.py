@@ -1,11 +1,11 @@
 """A limit on memory: held before each stage against the plan of what it will take.
 
-A budget gives up first the networks that are not needed, then the precision of the sums, and
-refuses what does not fit even so. What was planned and what was used stand beside each other in
-the result.
+A budget gives up first that the last case is written meanwhile, then the networks that are not
+needed, then the precision of the sums, and refuses what does not fit even so. What was planned and
+what was used stand beside each other in the result.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,10 +16,12 @@ from cfseg.geometry import Geometry, Triple
 from cfseg.inference.buffers import COPIES, Buffers, stage_buffers, weight_bytes
 from cfseg.inference.predictor import Stage
 from cfseg.inference.process_memory import peak_bytes, reset_peak, used_bytes
+from cfseg.io.behind import WriteBehind
 from cfseg.networks.backends import OnDemand
 from cfseg.plan import StagePlan
 
 MB = 1e6
+WRITING = "writing the last case"
 _SIZES = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -55,6 +57,7 @@ class Budget:
         limit: bytes that the process, or the GPU, may use in all; None for no limit.
         device: whose memory counts.
         asked: whether a user set the limit; then nothing is held beyond what the run needs.
+        behind: writes the last case meanwhile, in the same memory.
         planned: the largest plan so far, in bytes, with what was in use before.
         buffers: of that plan.
         given_up: what was given up to stay within the limit.
@@ -63,6 +66,7 @@ class Budget:
     limit: int | None
     device: torch.device
     asked: bool = True
+    behind: WriteBehind | None = None
     planned: int = 0
     buffers: Buffers = field(default_factory=dict)
     given_up: list[str] = field(default_factory=list)
@@ -82,7 +86,24 @@ class Budget:
             )
             buffers = stage_buffers(stage.plan, geometry, stage.backend, half=True)
             buffers["network"] = network_bytes(stage)
+            self.make_room(sum(buffers.values()))
             self._check(stage, buffers, used_bytes(self.device), "even a single window of ")
+
+    def make_room(self, needed: float) -> Buffers:
+        """Return what writing the last case may still need; wait for its end if both do not fit.
+
+        Args:
+            needed: bytes that are wanted beside it.
+        """
+        held = 0 if self.behind is None or self.device.type != "cpu" else self.behind.held_bytes
+        if not held or self.behind is None:
+            return {}
+        buffers = {WRITING: held}
+        if not self._exceeds(used_bytes(self.device), buffers | {"needed": needed}):
+            return buffers
+        self.behind.wait()
+        self._give_up("the last case is written before the next one runs")
+        return {}
 
     def sums(
         self,
@@ -105,7 +126,6 @@ class Budget:
         Raises:
             ResourceError: ``E_TOO_LARGE`` with the estimate.
         """
-        used = used_bytes(self.device)
         plans = {
             half: stage_buffers(
                 stage.plan, geometry, stage.backend, half=half, whole=whole, mirror=mirror
@@ -113,6 +133,9 @@ class Budget:
             | {"network": network_bytes(stage)}
             for half in (False, True)
         }
+        writing = self.make_room(sum(plans[False].values()))
+        plans = {half: plan | writing for half, plan in plans.items()}
+        used = used_bytes(self.device)
         if self._exceeds(used, plans[False]) and _let_go(others):
             self._give_up("networks are loaded one at a time")
             used = used_bytes(self.device)
@@ -135,7 +158,7 @@ class Budget:
             "given_up": self.given_up,
         }
 
-    def _exceeds(self, used: int, buffers: Buffers) -> bool:
+    def _exceeds(self, used: int, buffers: Mapping[str, float]) -> bool:
         return self.limit is not None and used + sum(buffers.values()) > self.limit
 
     def _give_up(self, what: str) -> None:

@@ -23,6 +23,7 @@ from cfseg.inference.predictor import (
     mean_prediction,
     predict,
     predict_labels,
+    windows_of,
 )
 from cfseg.inference.region import abdominal_region, cut_sides
 from cfseg.inference.sliding_window import OnWindow, Windows
@@ -161,15 +162,17 @@ class _Run:
         if "coarse" not in self.roles or stage is None:
             return None, body
         found = self.map_of(stage, body)
-        coarse = self.on_scan(found.ids, body)
-        box, notes = abdominal_region(coarse, body, self.cascade.region)
+        with self.clock("region"):
+            coarse = self.on_scan(found.ids, body)
+            box, notes = abdominal_region(coarse, body, self.cascade.region)
         self.notes += notes
         return coarse, box
 
     def refine(self, region: Box, body: Box, coarse: LabelMap | None) -> Result:
         """Run the fine stages on the region, once more on a larger one if it cut something."""
         tumor_maps, tumor, organs = self.fine(region)
-        grown = cut_sides(tumor_over_organs(organs, tumor), region, body)
+        with self.clock("region"):
+            grown = cut_sides(tumor_over_organs(organs, tumor), region, body)
         if grown is not None and coarse is not None:
             self.notes.append(f"region_grown: from {region.shape} to {grown.shape} voxels")
             region = grown
@@ -177,9 +180,8 @@ class _Run:
         with self.clock("merge"):
             spacing_mm = self.volume.geometry.spacing_mm
             merged = tumor_over_organs(clean_organs(organs, spacing_mm, self.cascade.clean), tumor)
-        return self.finished(
-            self.on_scan(merged, region), region, coarse, tumor_maps=tumor_maps, organs=organs
-        )
+            whole = self.on_scan(merged, region)
+        return self.finished(whole, region, coarse, tumor_maps=tumor_maps, organs=organs)
 
     def fine(self, region: Box) -> tuple[tuple[LabelMap, ...], np.ndarray, Ids]:
         """Return each tumor weight's map, the merged tumor mask and the organs, on the region."""
@@ -250,15 +252,9 @@ class _Run:
         return self.budget.sums(stage, geometry, others, whole=whole, mirror=mirror)
 
     def windows(self, stage: Stage) -> Windows:
-        values, budget = self.cascade, self.budget
+        budget = self.budget
         limited = budget is not None and budget.limit is not None and budget.asked
-        return Windows(
-            getattr(values.step, stage.role),
-            values.gaussian,
-            values.mirror,
-            values.pad,
-            not limited,
-        )
+        return windows_of(self.cascade, stage.role, remember=not limited)
 
     def report(self, stage: Stage) -> OnWindow | None:
         return None if self.on_progress is None else partial(self.on_progress, stage.name)

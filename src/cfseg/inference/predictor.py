@@ -21,15 +21,18 @@ from cfseg.networks.backends import Backend, Restful, Runner
 from cfseg.plan import Role, StagePlan
 from cfseg.preprocessing.prepare import Prepared, prepare
 from cfseg.preprocessing.restore import Restoration, restore_labels
+from cfseg.recipes.recipe import Cascade
 from cfseg.volume import LabelMap, Volume
 
 __all__ = [
     "Prediction",
     "Stage",
     "Windows",
+    "half_on_gpu",
     "mean_prediction",
     "predict",
     "predict_labels",
+    "windows_of",
 ]
 
 
@@ -95,7 +98,7 @@ def predict(
         sums: precision in which the windows' logits are added up.
     """
     prepared = prepare(volume, stage.plan, stage.device)
-    with _half_on_gpu(stage.device):
+    with half_on_gpu(stage.device):
         logits = predict_windows(*_task(stage, prepared), windows, on_window, sums)
     return Prediction(logits, prepared)
 
@@ -121,9 +124,21 @@ def predict_labels(
     """
     prepared = prepare(volume, stage.plan, stage.device)
     restoration = Restoration(prepared)
-    with _half_on_gpu(stage.device):
+    with half_on_gpu(stage.device):
         predict_planes(*_task(stage, prepared), windows, restoration.add, on_window, sums)
     return restoration.label_map()
+
+
+def windows_of(cascade: Cascade, role: Role, *, remember: bool = True) -> Windows:
+    """Return how the windows of a role's networks lie.
+
+    Args:
+        cascade: the recipe's values.
+        role: of the stage.
+        remember: see :class:`Windows`.
+    """
+    step = getattr(cascade.step, role)
+    return Windows(step, cascade.gaussian, cascade.mirror, cascade.pad, remember)
 
 
 def _task(stage: Stage, prepared: Prepared) -> tuple[Runner, torch.Tensor, int, Triple]:
@@ -131,7 +146,8 @@ def _task(stage: Stage, prepared: Prepared) -> tuple[Runner, torch.Tensor, int, 
     return stage.network, prepared.image, len(stage.plan.labels), stage.plan.patch
 
 
-def _half_on_gpu(device: torch.device) -> torch.autocast:
+def half_on_gpu(device: torch.device) -> torch.autocast:
+    """Return a block inside which networks on a GPU run in half precision where that is safe."""
     return torch.autocast(device.type, enabled=device.type == "cuda")
 
 

@@ -1,20 +1,21 @@
 """What each step of a stage costs: operations, seconds and memory, measured on this machine."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from statistics import median
-from time import perf_counter
+from typing import Any
 
 import torch
 
-from cfseg.inference.predictor import Stage, Windows
+from cfseg.geometry import Triple
+from cfseg.inference.predictor import Stage, Windows, half_on_gpu
 from cfseg.inference.process_memory import peak_bytes, reset_peak
-from cfseg.inference.sliding_window import predict_planes, window_starts
+from cfseg.inference.sliding_window import OnWindow, predict_planes, window_starts
 from cfseg.networks.backends import Restful, Runner
-from cfseg.networks.operations import sgemm_gflops, window_operations
+from cfseg.networks.operations import now_on, sgemm_gflops, window_operations
 from cfseg.preprocessing.prepare import network_shape, prepare
 from cfseg.preprocessing.restore import Restoration
-from cfseg.volume import Volume
+from cfseg.volume import LabelMap, Volume
 
 
 @dataclass(frozen=True)
@@ -23,17 +24,24 @@ class StageCost:
 
     Attributes:
         stage: its name.
-        windows: how many there are.
-        gflop: operations of all windows, in 1e9.
+        backend: what ran it.
+        patch: (z, y, x) of a window.
+        windows: how many are laid over the volume.
+        passes: how often the network was called: eight times a window with mirroring, once for all
+            windows that hold nothing but the same air.
+        gflop: operations of all passes, in 1e9.
         seconds: of ``prepare``, ``network``, ``add`` (windows put together) and ``restore``.
-        window_seconds: median of the windows that the network ran.
-        derived: not all windows were run; ``network`` is their number times the median.
-        sgemm: what the machine did at matrix products in the same run, in 1e9 per second.
-        peak_mb: the most that the process held.
+        window_seconds: median of the passes that the network ran.
+        derived: not all passes were run; ``network`` is their number times the median.
+        sgemm: what the device did at matrix products in the same run, in 1e9 per second.
+        peak_mb: the most that the process held, or torch on a GPU.
     """
 
     stage: str
+    backend: str
+    patch: Triple
     windows: int
+    passes: int
     gflop: float
     seconds: dict[str, float]
     window_seconds: float
@@ -50,6 +58,18 @@ class StageCost:
     def percent_of_sgemm(self) -> float:
         """The same as a share of the matrix product's."""
         return 100 * self.gflops / self.sgemm
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything, as JSON can hold it."""
+        found = asdict(self) | {"patch": list(self.patch)}
+        return found | {"gflops": self.gflops, "percent_of_sgemm": self.percent_of_sgemm}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "StageCost":
+        """Return what :meth:`as_dict` was made of; other keys do not count."""
+        z, y, x = values["patch"]
+        names = cls.__dataclass_fields__
+        return cls(**{name: values[name] for name in names} | {"patch": (z, y, x)})
 
 
 class Timed:
@@ -73,9 +93,9 @@ class Timed:
         self.calls += 1
         if self.answer is not None and self.most is not None and len(self.seconds) >= self.most:
             return self.answer
-        start = perf_counter()
+        start = now_on(window.device)
         self.answer = self.network(window)
-        self.seconds.append(perf_counter() - start)
+        self.seconds.append(now_on(window.device) - start)
         return self.answer
 
     def rest(self) -> None:
@@ -102,40 +122,69 @@ def measure(
         volume: (Z, Y, X) in HU.
         windows: step, weights, mirroring and padding.
         decoder_stop: of the network.
-        most: windows that are really run, the first not counted; None for all.
+        most: passes that are really run, the first not counted; None for all.
     """
-    reset_peak(stage.device)
+    return measure_labels(stage, volume, windows, decoder_stop, most)[0]
+
+
+def measure_labels(
+    stage: Stage,
+    volume: Volume,
+    windows: Windows,
+    decoder_stop: int = 0,
+    most: int | None = None,
+    on_window: OnWindow | None = None,
+) -> tuple[StageCost, LabelMap]:
+    """Run a stage over a volume and return what each step cost, and its label map.
+
+    The label map means nothing if the cost is derived.
+
+    Args:
+        stage: the network.
+        volume: (Z, Y, X) in HU.
+        windows: step, weights, mirroring and padding.
+        decoder_stop: of the network.
+        most: passes that are really run, the first not counted; None for all.
+        on_window: called after each window with how many are done and how many there are.
+    """
+    device = stage.device
+    reset_peak(device)
     network = Timed(stage.network, None if most is None else most + 1)
-    start = perf_counter()
-    prepared = prepare(volume, stage.plan, stage.device)
-    prepared_at = perf_counter()
+    start = now_on(device)
+    prepared = prepare(volume, stage.plan, device)
+    prepared_at = now_on(device)
     restoration, restored = Restoration(prepared), [0.0]
 
     def restore(planes: torch.Tensor) -> None:
-        begun = perf_counter()
+        begun = now_on(device)
         restoration.add(planes)
-        restored[0] += perf_counter() - begun
+        restored[0] += now_on(device) - begun
 
     classes, patch = len(stage.plan.labels), stage.plan.patch
-    predict_planes(network, prepared.image, classes, patch, windows, restore)
-    windows_at = perf_counter()
-    restoration.label_map()
-    end = perf_counter()
-    count = count_windows(stage, volume, windows.step)
-    forwards = count * (8 if windows.mirror else 1)
-    one = median(network.seconds[1:] or network.seconds)
-    return StageCost(
+    with half_on_gpu(device):
+        predict_planes(network, prepared.image, classes, patch, windows, restore, on_window)
+    windows_at = now_on(device)
+    label_map = restoration.label_map()
+    end = now_on(device)
+    peak = peak_bytes(device)
+    run, one = sum(network.seconds), median(network.seconds[1:] or network.seconds)
+    derived = len(network.seconds) < network.calls
+    cost = StageCost(
         stage=stage.name,
-        windows=count,
-        gflop=forwards * window_operations(stage.plan, decoder_stop) / 1e9,
+        backend=stage.backend,
+        patch=patch,
+        windows=count_windows(stage, volume, windows.step),
+        passes=network.calls,
+        gflop=network.calls * window_operations(stage.plan, decoder_stop) / 1e9,
         seconds={
             "prepare": prepared_at - start,
-            "network": one * forwards if most is not None else sum(network.seconds),
-            "add": windows_at - prepared_at - sum(network.seconds) - restored[0],
+            "network": one * network.calls if derived else run,
+            "add": windows_at - prepared_at - run - restored[0],
             "restore": restored[0] + end - windows_at,
         },
         window_seconds=one,
-        derived=most is not None and most + 1 < forwards,
-        sgemm=sgemm_gflops(),
-        peak_mb=peak_bytes(stage.device) / 1e6,
+        derived=derived,
+        sgemm=sgemm_gflops(device=device),
+        peak_mb=peak / 1e6,
     )
+    return cost, label_map

@@ -204,6 +204,16 @@ def reading_bytes(voxels: int, dtype: np.dtype[Any]) -> int:
     return voxels * (dtype.itemsize + 2 * min(4, max(2, dtype.itemsize)))
 
 
+def reading_bytes_of(path: Path) -> float:
+    """Return the memory that reading a file takes by its header; infinite if that says nothing."""
+    try:
+        with open_regular(path) as handle:
+            header = _read_header(CheckedStream(handle, path))
+        return reading_bytes(math.prod(_dims(header)[:3]), _dtype(header))
+    except (InputError, OSError):
+        return math.inf
+
+
 def _dtype(header: nib.Nifti1Header) -> np.dtype[Any]:
     code = int(header["datatype"])
     try:

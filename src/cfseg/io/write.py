@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import math
 import os
 import uuid
 from pathlib import Path
@@ -72,6 +73,12 @@ def write_label_map(path: Path, label_map: LabelMap, source: SourceGrid) -> None
         raise ResourceError(f"{path} cannot be written: {_advice(error)}", code="E_DISK") from error
     finally:
         _remove(temporary)
+
+
+def writing_bytes(source: SourceGrid) -> int:
+    """Return the memory that :func:`write_label_map` takes at its peak, beside the label map."""
+    # Read back: as stored and in HU, then compared; sheared ones are made anew for that.
+    return (5 if source.shear is not None else 4) * math.prod(source.shape)
 
 
 def _save(image: nib.Nifti1Image, path: Path) -> None:

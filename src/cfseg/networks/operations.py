@@ -7,6 +7,8 @@ import torch
 
 from cfseg.plan import StagePlan
 
+_CPU = torch.device("cpu")
+
 
 def window_operations(plan: StagePlan, decoder_stop: int = 0) -> int:
     """Return the floating-point operations of one window.
@@ -41,13 +43,27 @@ def window_operations(plan: StagePlan, decoder_stop: int = 0) -> int:
     return 2 * total
 
 
-def sgemm_gflops(size: int = 2048, repeats: int = 3) -> float:
-    """Return the best of a few products of square matrices, in 1e9 operations per second."""
-    one, other = torch.rand(size, size), torch.rand(size, size)
+def sgemm_gflops(size: int = 2048, repeats: int = 3, device: torch.device = _CPU) -> float:
+    """Return the best of a few products of square matrices, in 1e9 operations per second.
+
+    Args:
+        size: rows and columns of the matrices.
+        repeats: how many products.
+        device: what multiplies; a GPU does it in half precision, as it runs the networks.
+    """
+    dtype = torch.float32 if device.type == "cpu" else torch.float16
+    one, other = (torch.rand(size, size, device=device, dtype=dtype) for _ in range(2))
     out = one @ other
     seconds = []
     for _ in range(repeats):
-        start = perf_counter()
+        start = now_on(device)
         torch.mm(one, other, out=out)
-        seconds.append(perf_counter() - start)
+        seconds.append(now_on(device) - start)
     return 2 * size**3 / min(seconds) / 1e9
+
+
+def now_on(device: torch.device) -> float:
+    """Return the time at which the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return perf_counter()

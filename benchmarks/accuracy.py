@@ -1,0 +1,67 @@
+"""What the settings that make cfseg fast cost in accuracy, with the bundled model on phantoms."""
+
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from cfseg.bundle.bundle import default_bundle
+from cfseg.dataset.cases import read_cases, read_labels
+from cfseg.errors import ModelError, UsageError
+from cfseg.evaluation.metrics import dice
+from cfseg.io import read_scan
+from cfseg.labels import ORGAN_IDS, TUMOR
+from cfseg.quantize import quantize
+from cfseg.segmenter import Segmenter
+
+Values = dict[str, Any]
+HALF = ("step.coarse=0.5", "step.tumor=0.5", "step.organ=0.5")
+AS_NNUNET = (*HALF, "mirror=true", "gaussian=true")
+ALONE = ("stages=coarse",)
+"""One network over the body: the coarse one, as it was trained on whole scans."""
+VARIANTS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
+    ("cascade", "default", (), "fp32"),
+    ("cascade", "step 0.5 in all stages", HALF, "fp32"),
+    ("cascade", "step 0.5, mirroring, Gaussian", AS_NNUNET, "fp32"),
+    ("cascade", "default", (), "int8"),
+    ("one network", "step 1 (default)", ALONE, "fp32"),
+    ("one network", "step 0.5", (*ALONE, *HALF), "fp32"),
+    ("one network", "step 0.5, mirroring, Gaussian", (*ALONE, *AS_NNUNET), "fp32"),
+    ("one network", "step 1 (default)", ALONE, "int8"),
+)
+"""What is measured: networks, settings, what is set, precision. The first of its kind in fp32 is
+the default, and the others are compared with it."""
+
+
+def accuracy(v: Values) -> Values:
+    """Mean DSC of the organs, and of tumors, on a cohort with one setting."""
+    segmenter = Segmenter(
+        v["bundle"],
+        "cpu",
+        overrides=tuple(v["set"]),
+        backend=v["backend"],
+        precision=v["precision"],
+    )
+    organs, tumors, seconds = [], [], []
+    for case in read_cases(Path(v["cohort"])):
+        reference, scan, start = read_labels(case).ids, read_scan(case.image), perf_counter()
+        ids = segmenter.segment(scan).label_map.ids
+        seconds.append(perf_counter() - start)
+        there = [n for n in ORGAN_IDS if (reference == n).any()]
+        organs.append(float(np.mean([dice(ids == n, reference == n) for n in there])))
+        if (reference == TUMOR.id).any():
+            tumors.append(dice(ids == TUMOR.id, reference == TUMOR.id))
+    return {"organs": organs, "tumors": tumors, "seconds": seconds}
+
+
+def quantized(v: Values) -> Values:
+    """The bundled model in int8 by ``cfseg bundle quantize``, or why there is none."""
+    try:
+        made = quantize(
+            default_bundle(), Path(v["calibration"]), Path(v["check"]), Path(v["bundle"]),
+            lambda _: None, overwrite=True,
+        )  # fmt: skip
+    except (ModelError, UsageError) as error:
+        return {"refused": f"{error.code}: {error.message}"}
+    return {"check": made.check.model_dump()}
