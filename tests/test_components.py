@@ -39,6 +39,13 @@ def test_voxels_touching_by_a_corner_are_connected():
     assert len(components(mask)[1]) == 1
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 3, 1), (3, 1, 1)])
+def test_two_voxels_with_a_gap_are_two_parts(shape):
+    mask = np.array([True, False, True]).reshape(shape)
+    assert [part.voxels for part in components(mask)[1]] == [1, 1]
+    assert largest_component(mask).ravel().tolist() == [True, False, False]
+
+
 def test_parts_of_different_labels_are_apart():
     _, found = components(small_map())
     assert sorted(part.voxels for part in found) == [1, 1, 1, 2, 4]

@@ -95,8 +95,11 @@ def keep_largest(ids: _Ids, labels: Sequence[int]) -> _Ids:
 
 
 def _connect(values: _Mask | _Ids) -> _Parts:
+    # As bytes: cc3d 4.1.1 raises a RuntimeError for some tiny bool masks, as [[[1, 0, 1]]].
     parts = cc3d.connected_components(
-        np.ascontiguousarray(values), connectivity=_CONNECTIVITY, out_dtype=np.uint32
+        np.ascontiguousarray(values).view(np.uint8),
+        connectivity=_CONNECTIVITY,
+        out_dtype=np.uint32,
     )
     return parts.astype(np.uint32, copy=False)
 
