@@ -115,7 +115,8 @@ def steps(v: Values) -> Values:
     stage = stage_of(v["plan"], v["backend"], v["quick"])
     scan = read_scan(Path(v["scan"]))
     stage.network.ready()
-    return measure(stage, scan.volume, Windows(v["step"]), most=v["most"]).as_dict()
+    cost, _ = measure(stage, scan.volume, Windows(v["step"]), most=v["most"])
+    return cost.as_dict()
 
 
 def cascade(v: Values) -> Values:

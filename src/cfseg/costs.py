@@ -19,7 +19,7 @@ from cfseg.geometry import Triple, TripleMm
 from cfseg.inference.cascade import Asked, Progress, Stages, segment_volume
 from cfseg.inference.predictor import Stage, windows_of
 from cfseg.inference.process_memory import peak_bytes, reset_peak
-from cfseg.inference.steps import StageCost, measure_labels
+from cfseg.inference.steps import StageCost, measure
 from cfseg.io import read_scan, write_json, write_label_map, write_text
 from cfseg.networks.backends import OnDemand
 from cfseg.parallel import cores
@@ -39,6 +39,8 @@ STEPS: dict[str, str] = {
     "write": "writing",
 }
 """Of a case, in their order, with their titles."""
+_OF_A_STAGE = ("prepare", "network", "add", "restore")
+"""Those of each network."""
 DERIVED = "Network seconds are derived: passes times the median of those that ran."
 
 
@@ -109,7 +111,7 @@ def measure_case(
     result = segment_volume(found.volume, segmenter.stages, cascade, memory=networks)
     seconds |= {"load": networks.loading, "body": result.seconds.get("body", 0.0)}
     seconds["clean"] = sum(result.seconds.get(name, 0.0) for name in ("region", "merge"))
-    for step in ("prepare", "network", "add", "restore"):
+    for step in _OF_A_STAGE:
         seconds[step] = sum(cost.seconds[step] for cost in networks.costs)
     with TemporaryDirectory() as folder:
         start = perf_counter()
@@ -171,7 +173,7 @@ class _Measured(dict[Asked, LabelMap]):
         self.peaks_mb.append(peak_bytes(stage.device) / 1e6)
         self.loading += _load(stage)
         is_coarse = stage.role == "coarse"
-        cost, found = measure_labels(
+        cost, found = measure(
             stage,
             self.volume.crop(box),
             windows_of(self.cascade, stage.role),
@@ -216,7 +218,7 @@ def stage_tables(costs: Sequence[StageCost], title: str = "Networks") -> list[Ta
         each = (number(cost.gflop), number(cost.window_seconds))
         counts = (str(cost.windows), str(cost.passes))
         work.append((name, "x".join(map(str, cost.patch)), *counts, *each, *speed))
-        seconds = (number(cost.seconds[key]) for key in ("prepare", "network", "add", "restore"))
+        seconds = (number(cost.seconds[step]) for step in _OF_A_STAGE)
         steps.append((name, *seconds, number(cost.peak_mb)))
     first = Table(
         f"{title}, {backends.pop()}" if len(backends) == 1 else title,
@@ -226,7 +228,7 @@ def stage_tables(costs: Sequence[StageCost], title: str = "Networks") -> list[Ta
     )
     second = Table(
         "Seconds of their steps",
-        ("stage", *(STEPS[key] for key in ("prepare", "network", "add", "restore")), "peak MB"),
+        ("stage", *(STEPS[step] for step in _OF_A_STAGE), "peak MB"),
         tuple(steps),
         DERIVED if any(cost.derived for cost in costs) else "",
     )
@@ -270,12 +272,13 @@ def write_costs(out: Path, costs: Sequence[CaseCost]) -> None:
 def _stages_csv(costs: Sequence[CaseCost]) -> str:
     names = ("stage", "backend", "windows", "passes", "gflop", "window_seconds", "gflops")
     more = ("sgemm", "percent_of_sgemm", "peak_mb", "derived")
-    steps = ("prepare", "network", "add", "restore")
     rows = []
     for case in costs:
         for cost in (stage.as_dict() for stage in case.stages):
             patch = "x".join(map(str, cost["patch"]))
             values = [cost[name] for name in (*names, *more)]
-            rows.append((case.case, patch, *values, *(cost["seconds"][step] for step in steps)))
-    header = ("case", "patch", *names, *more, *(f"{step}_seconds" for step in steps))
+            rows.append(
+                (case.case, patch, *values, *(cost["seconds"][step] for step in _OF_A_STAGE))
+            )
+    header = ("case", "patch", *names, *more, *(f"{step}_seconds" for step in _OF_A_STAGE))
     return csv_text(header, rows)

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cfseg.cli import networks
+
 if TYPE_CHECKING:
     from cfseg.costs import CaseCost
     from cfseg.evaluation.programs import Benchmark, Program, Run
@@ -19,9 +21,7 @@ def benchmark(
         Path | None,
         typer.Option("--out", "-o", help="Folder for the figures; --steps does without."),
     ] = None,
-    bundle: Annotated[
-        Path | None, typer.Option("--bundle", "-m", help="Model bundle [default: the bundled one].")
-    ] = None,
+    bundle: networks.Bundle = None,
     command: Annotated[
         list[str] | None,
         typer.Option(metavar="[NAME=]COMMAND", help="Measure this too; may be given again."),

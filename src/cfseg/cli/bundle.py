@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cfseg.cli.networks import Threads
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -127,7 +129,7 @@ def quantize(
         Path,
         typer.Option(metavar="DIR", help="Labelled cohort of other scans."),
     ],
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
+    threads: Threads = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Add int8 networks to a bundle, for cfseg predict --precision int8 on a CPU.

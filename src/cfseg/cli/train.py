@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
+from cfseg.cli import networks
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -46,11 +48,11 @@ def train(
         Path | None,
         typer.Option(help="Fully labelled cohort on which the kept weights are ranked."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: networks.Device = "auto",
     gpus: Annotated[
         int, typer.Option(min=1, help="GPUs that share each batch; on a CPU, processes.")
     ] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
+    threads: networks.Threads = None,
     jobs: Annotated[
         int, typer.Option(min=0, help="Cases checked and prepared at a time; 0: 1 per core, max 4.")
     ] = 0,

@@ -95,8 +95,10 @@ class Budget:
         Args:
             needed: bytes that are wanted beside it.
         """
-        held = 0 if self.behind is None or self.device.type != "cpu" else self.behind.held_bytes
-        if not held or self.behind is None:
+        if self.behind is None or self.device.type != "cpu":
+            return {}
+        held = self.behind.held_bytes
+        if not held:
             return {}
         buffers = {WRITING: held}
         if not self._exceeds(used_bytes(self.device), buffers | {"needed": needed}):

@@ -113,21 +113,6 @@ def count_windows(stage: Stage, volume: Volume, step: float) -> int:
 
 
 def measure(
-    stage: Stage, volume: Volume, windows: Windows, decoder_stop: int = 0, most: int | None = None
-) -> StageCost:
-    """Run a stage over a volume and say what each step cost.
-
-    Args:
-        stage: the network.
-        volume: (Z, Y, X) in HU.
-        windows: step, weights, mirroring and padding.
-        decoder_stop: of the network.
-        most: passes that are really run, the first not counted; None for all.
-    """
-    return measure_labels(stage, volume, windows, decoder_stop, most)[0]
-
-
-def measure_labels(
     stage: Stage,
     volume: Volume,
     windows: Windows,
