@@ -1,9 +1,10 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cfseg.inference.clean import clean_organs
+from cfseg.inference.clean import clean_organs, drop_small_tumors
 from cfseg.inference.merge import organs_of, tumor_over_organs, union_of_tumors
 from cfseg.recipes.recipe import Clean
 
@@ -44,6 +45,24 @@ def test_cleaning_only_removes_and_never_touches_tumors(ids: np.ndarray) -> None
         assert np.array_equal(cleaned[cleaned > 0], ids[cleaned > 0])
         assert np.array_equal(cleaned == 14, ids == 14)
         assert np.array_equal(clean_organs(cleaned, MM, Clean(rule="largest")), cleaned)
+
+
+@pytest.mark.parametrize(
+    ("least_ml", "left"), [(0.0, [0, 10, 20]), (0.004, [0, 10, 20]), (0.005, [0, 10]), (1.0, [])]
+)
+def test_tumors_of_less_than_the_limit_are_dropped(least_ml: float, left: list[int]) -> None:
+    tumor = np.zeros((30, 4, 5), dtype=bool)
+    tumor[0:2, 0:2, 0:2] = True  # 0.016 ml at 2 x 1 x 1 mm
+    tumor[10, 0, :] = True  # 0.010 ml
+    tumor[20, 3, 0:2] = True  # 0.004 ml
+    kept = drop_small_tumors(tumor, 0.002, Clean(min_tumor_ml=least_ml))
+    assert [z for z in (0, 10, 20) if kept[z].any()] == left
+    assert np.array_equal(kept[left], tumor[left])
+
+
+def test_no_tumors_are_no_small_ones() -> None:
+    none = np.zeros((2, 3, 4), dtype=bool)
+    assert not drop_small_tumors(none, 0.001, Clean(min_tumor_ml=0.5)).any()
 
 
 @given(maps, maps)

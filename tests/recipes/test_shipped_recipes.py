@@ -72,7 +72,7 @@ GIVEN = {
     "stages", "gaussian", "mirror", "ignore", "labels", "rule", "batch_size", "optimizer",
     "initial_lr", "momentum", "lr_schedule", "lr_halve_epochs", "validation_fraction",
     "coarse_cases", "organ_labels", "z_margin_slices", "epochs", "patch", "weights",
-    "keep_every_epochs", "checkpoint",
+    "keep_every_epochs", "checkpoint", "min_tumor_ml",
 }  # fmt: skip
 
 

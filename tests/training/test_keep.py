@@ -31,7 +31,7 @@ def best(model, epoch, score):
         "current_epoch": epoch,
         "init_args": {"configuration": "3d_fullres"},
         "trainer_name": "nnUNetTrainer",
-        "inference_allowed_mirroring_axes": (),
+        "inference_allowed_mirroring_axes": None,
         "cfseg": {"losses": [], "score": score},
     }
     save(contents, model / "fold_0" / "checkpoint_best.pth")

@@ -115,10 +115,16 @@ def test_stock_nnunet_opens_the_model_folder(trained):
     with contextlib.redirect_stdout(io.StringIO()):
         import torch
 
-        predictor = nnUNetPredictor(device=torch.device("cpu"), use_mirroring=False)
+        predictor = nnUNetPredictor(
+            device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False
+        )
         predictor.initialize_from_trained_model_folder(
             str(folder), use_folds=(0,), checkpoint_name="checkpoint_final.pth"
         )
+        patch = predictor.configuration_manager.patch_size
+        # With its defaults: it mirrors along the axes that the checkpoint allows, here none.
+        logits = predictor.predict_logits_from_preprocessed_data(torch.zeros(1, *patch))
+    assert logits.shape == (15, *patch)
     assert predictor.trainer_name == "nnUNetTrainer"
     assert len(predictor.dataset_json["labels"]) == 15
 

@@ -14,7 +14,7 @@ import torch
 
 from cfseg.geometry import Box
 from cfseg.inference.budget import Budget
-from cfseg.inference.clean import clean_organs
+from cfseg.inference.clean import clean_organs, drop_small_tumors
 from cfseg.inference.clock import Clock
 from cfseg.inference.merge import Ids, organs_of, tumor_over_organs, union_of_tumors
 from cfseg.inference.predictor import (
@@ -178,8 +178,9 @@ class _Run:
             region = grown
             tumor_maps, tumor, organs = self.fine(region)
         with self.clock("merge"):
-            spacing_mm = self.volume.geometry.spacing_mm
-            merged = tumor_over_organs(clean_organs(organs, spacing_mm, self.cascade.clean), tumor)
+            geometry, clean = self.volume.geometry, self.cascade.clean
+            tumor = drop_small_tumors(tumor, geometry.voxel_ml, clean)
+            merged = tumor_over_organs(clean_organs(organs, geometry.spacing_mm, clean), tumor)
             whole = self.on_scan(merged, region)
         return self.finished(whole, region, coarse, tumor_maps=tumor_maps, organs=organs)
 

@@ -1,9 +1,10 @@
-"""One connected component per organ (paper 2.3). Tumors may be many and are left alone."""
+"""One connected component per organ (paper 2.3); tumors may be many, and small ones dropped."""
 
 import numpy as np
+import numpy.typing as npt
 
 from cfseg.components import Component, components, keep_largest
-from cfseg.geometry import TripleMm
+from cfseg.geometry import Box, TripleMm
 from cfseg.inference.merge import Ids
 from cfseg.recipes.recipe import Clean
 
@@ -19,6 +20,26 @@ def clean_organs(ids: Ids, spacing_mm: TripleMm, clean: Clean) -> Ids:
     if clean.rule == "largest":
         return keep_largest(ids, clean.labels)
     return _keep_central(ids, np.asarray(spacing_mm), clean)
+
+
+def drop_small_tumors(
+    tumor: npt.NDArray[np.bool_], voxel_ml: float, clean: Clean
+) -> npt.NDArray[np.bool_]:
+    """Return the mask without tumors of less than ``clean.min_tumor_ml`` (not in the paper).
+
+    Args:
+        tumor: (Z, Y, X) mask; each connected component is a tumor.
+        voxel_ml: volume of one voxel.
+        clean: with the limit; at 0 the mask itself comes back.
+    """
+    box = Box.around(tumor) if clean.min_tumor_ml else None
+    if box is None:
+        return tumor
+    parts, found = components(tumor[box.slices])
+    stays = np.array([False, *(part.voxels * voxel_ml >= clean.min_tumor_ml for part in found)])
+    kept = np.zeros_like(tumor)
+    kept[box.slices] = stays[parts]
+    return kept
 
 
 def _keep_central(ids: Ids, spacing_mm: np.ndarray, clean: Clean) -> Ids:

@@ -66,7 +66,7 @@ class Merge(Frozen):
 
 
 class Clean(Frozen):
-    """Which connected component of an organ stays (paper 2.3). Tumors are never cleaned.
+    """Which connected components stay (paper 2.3).
 
     Attributes:
         labels: organs that are cleaned.
@@ -74,11 +74,13 @@ class Clean(Frozen):
             ``volume / (1 + distance / centroid_mm)``, where distance is from its centroid to
             the centroid of all organs.
         centroid_mm: scale of the ``centroid`` rule.
+        min_tumor_ml: tumors with less than this are dropped; 0 leaves all, as the paper does.
     """
 
     labels: tuple[OrganId, ...] = ORGAN_IDS
     rule: Literal["largest", "centroid"] = "largest"
     centroid_mm: PositiveMm = 100.0
+    min_tumor_ml: Annotated[float, Field(ge=0)] = 0.0
 
 
 class Cascade(Frozen):

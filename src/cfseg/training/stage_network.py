@@ -166,7 +166,8 @@ class StageNetwork(nnUNetTrainer):
         found = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         if self.training.mirror:
             return found
-        self.inference_allowed_mirroring_axes = ()
+        # nnU-Net's predictor takes None for none, and fails on an empty tuple.
+        self.inference_allowed_mirroring_axes = None
         return (*found[:3], ())
 
     def get_dataloaders(self) -> Any:  # noqa: ANN401 - nnU-Net's loaders
