@@ -113,13 +113,13 @@ class Bench:
 
     def equal(self) -> Values:
         """Equal settings: mirroring and Gaussian in both, on a scan of one window."""
-        scan = self.scan(64, 2.5, 200)
+        scan = self.scan(64, 2.5, 168)
         more = {"gaussian": True, "mirror": True}
         return self._pair(scan, more, more)
 
     def defaults(self) -> Values:
         """Each with its defaults, on a scan of two windows."""
-        scan = self.scan(64, 2.5, 240)
+        scan = self.scan(64, 2.5, 200)
         return self._pair(scan, {"crop": True, "step": 1.0}, {"gaussian": True, "mirror": True})
 
     def _pair(self, scan: Path, ours: Values, theirs: Values) -> Values:

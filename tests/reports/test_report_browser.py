@@ -3,11 +3,15 @@
 import io
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from scipy.ndimage import distance_transform_edt
 from small_outputs import LIVER_AT, SPACING_MM, SPLEEN_AT, small_output
+from typer.testing import CliRunner
 
+from cfseg.cli.root import app
 from cfseg.labels import by_name
 from cfseg.reports.report import write_report
 
@@ -204,3 +208,55 @@ def test_without_scripts_the_pictures_are_there(page):
         tab.run(f"window.scrollTo(0, {top})")
         shown = imread(io.BytesIO(tab.screenshot()))
         assert shown[:400].std() > 0.1
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> Path:
+    """The folder that ``cfseg demo`` leaves, with the bundled model."""
+    out = tmp_path_factory.mktemp("demo")
+    result = CliRunner().invoke(app, ["demo", "-o", str(out), "--threads", "1"])
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def deep_inside(label_map: nib.Nifti1Image, name: str) -> list[float]:
+    """Return where (mm: right, front, up) a label's mask is thickest."""
+    depth = distance_transform_edt(np.asarray(label_map.dataobj) == by_name(name).id)
+    voxel = np.unravel_index(np.argmax(depth), depth.shape)
+    return [float(mm) for mm in (label_map.affine @ [*voxel, 1])[:3]]
+
+
+def test_the_demo_shows_each_organ_in_its_color_and_on_its_side(demo):
+    (page,) = (demo / "report" / "cases").glob("*.html")
+    (mask,) = (demo / "prediction").glob("*.nii.gz")
+    label_map = nib.load(mask)
+    with Browser(900, 700) as tab:
+        tab.open(page)
+        assert tab.run("cfsegViewer.then(nv => { window.shown = nv; return nv !== null; })")
+        tab.run("document.querySelector('[data-layout=axial]').click()")
+        check(tab, "[data-map=reference]", on=False)
+        columns = {}
+        for name in ("liver", "spleen"):
+            there = deep_inside(label_map, name)
+            tab.run(
+                f"shown.scene.crosshairPos = shown.mm2frac({there}), shown.createOnLocationChange()"
+            )
+            text = tab.run("document.getElementById('place').textContent")
+            assert f"prediction: {name} · reference: {name}" in text
+            toggle = f'[data-label="{by_name(name).id}"]'
+            colored = canvas_of(tab)
+            check(tab, toggle, on=False)
+            plain = canvas_of(tab)
+            check(tab, toggle, on=True)
+            changed = np.abs(colored - plain).max(axis=2) > 0.02
+            assert changed.sum() > 500
+            columns[name] = np.nonzero(changed)[1].mean()
+            # color = (1 - opacity) * gray + opacity * label's
+            hue = (colored - (1 - OPACITY) * plain)[changed] / OPACITY
+            assert np.median(hue, axis=0) == pytest.approx(
+                np.array(by_name(name).color) / 255, abs=0.06
+            )
+        assert columns["liver"] < colored.shape[1] / 2 < columns["spleen"]
+        others = [url for url in tab.asked_for if not url.startswith("data:")]
+        assert others == [page.resolve().as_uri()]
+        assert tab.complaints == []
