@@ -53,8 +53,7 @@ def page(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def browser(page):
     with Browser(900, 700) as tab:
-        tab.open(page)
-        assert tab.run("cfsegViewer.then(nv => { window.shown = nv; return nv !== null; })")
+        open_viewer(tab, page)
         yield tab
 
 
@@ -67,10 +66,17 @@ def axial(browser):
     return browser
 
 
+def open_viewer(tab, page):
+    tab.open(page)
+    assert tab.run("cfsegViewer.then(nv => { window.shown = nv; return nv !== null; })")
+
+
 def go_to(tab, index):
-    tab.run(
-        f"shown.scene.crosshairPos = shown.mm2frac({place(index)}), shown.createOnLocationChange()"
-    )
+    go_to_mm(tab, place(index))
+
+
+def go_to_mm(tab, mm):
+    tab.run(f"shown.scene.crosshairPos = shown.mm2frac({mm}), shown.createOnLocationChange()")
 
 
 def check(tab, selector, *, on):
@@ -231,16 +237,12 @@ def test_the_demo_shows_each_organ_in_its_color_and_on_its_side(demo):
     (mask,) = (demo / "prediction").glob("*.nii.gz")
     label_map = nib.load(mask)
     with Browser(900, 700) as tab:
-        tab.open(page)
-        assert tab.run("cfsegViewer.then(nv => { window.shown = nv; return nv !== null; })")
+        open_viewer(tab, page)
         tab.run("document.querySelector('[data-layout=axial]').click()")
         check(tab, "[data-map=reference]", on=False)
         columns = {}
         for name in ("liver", "spleen"):
-            there = deep_inside(label_map, name)
-            tab.run(
-                f"shown.scene.crosshairPos = shown.mm2frac({there}), shown.createOnLocationChange()"
-            )
+            go_to_mm(tab, deep_inside(label_map, name))
             text = tab.run("document.getElementById('place').textContent")
             assert f"prediction: {name} · reference: {name}" in text
             toggle = f'[data-label="{by_name(name).id}"]'
