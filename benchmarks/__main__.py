@@ -13,7 +13,7 @@ from benchmarks import page
 from benchmarks.accuracy import VARIANTS
 from benchmarks.cases import PAPER_SIZES, synthetic_scan
 from benchmarks.plot import draw_cascade
-from benchmarks.run import ROOT, Values, pairs, run
+from benchmarks.run import ROOT, Values, rounds, run
 
 SECTIONS = (
     "machine",
@@ -49,6 +49,7 @@ def main() -> None:
     for section in asked.only:
         print(section, flush=True)
         numbers[section] = getattr(bench, section)()
+        numbers.setdefault("cpu", {})[section] = cpu_name()
         numbers_file.parent.mkdir(parents=True, exist_ok=True)
         numbers_file.write_text(json.dumps(numbers, indent=1) + "\n")
         if section == "cascade":
@@ -71,17 +72,8 @@ class Bench:
 
     def machine(self) -> Values:
         """What is measured on."""
-        cpu = next(
-            (
-                line.split(":")[1].strip()
-                for line in _lines("/proc/cpuinfo")
-                if "model name" in line
-            ),
-            platform.processor(),
-        )
-        return {"cpu": cpu, "python": platform.python_version(), "quick": self.asked.quick} | run(
-            "sgemm"
-        )
+        about = {"python": platform.python_version(), "quick": self.asked.quick}
+        return {"cpu": cpu_name()} | about | run("sgemm")
 
     def steps(self) -> list[Values]:
         """One stage over the whole field, step by step, on both backends."""
@@ -115,18 +107,25 @@ class Bench:
         """Equal settings: mirroring and Gaussian in both, on a scan of one window."""
         scan = self.scan(64, 2.5, 168)
         more = {"gaussian": True, "mirror": True}
-        return self._pair(scan, more, more)
+        return self._turns(scan, more, more)
 
     def defaults(self) -> Values:
         """Each with its defaults, on a scan of two windows."""
         scan = self.scan(64, 2.5, 200)
-        return self._pair(scan, {"crop": True, "step": 1.0}, {"gaussian": True, "mirror": True})
+        ours = {"crop": True, "step": 1.0}
+        small = self.scratch / "int8.xml"
+        run("small", **self.common | {"plan": "whole", "scan": scan, "graph": small})
+        return self._turns(scan, ours, {"gaussian": True, "mirror": True}, ours | {"graph": small})
 
-    def _pair(self, scan: Path, ours: Values, theirs: Values) -> Values:
-        one = ("ours", self._file_to_file(scan, "ours", **ours))
-        other = ("stock", self._file_to_file(scan, "stock", **theirs))
-        found = pairs(self.asked.pairs, one, other)
-        return {"cfseg": found[0], "nnunet": found[1]}
+    def _turns(
+        self, scan: Path, ours: Values, theirs: Values, small: Values | None = None
+    ) -> Values:
+        """Run cfseg and nnU-Net in turn, and cfseg in int8 if there is a graph."""
+        tasks = {"cfseg": ("ours", ours), "nnunet": ("stock", theirs)}
+        if small is not None:
+            tasks["int8"] = ("ours", small)
+        sides = [(task, self._file_to_file(scan, task, **more)) for task, more in tasks.values()]
+        return dict(zip(tasks, rounds(self.asked.pairs, *sides), strict=True))
 
     def cascade(self) -> list[Values]:
         """Four paper-size networks on the sizes of the paper's Table 8."""
@@ -205,9 +204,12 @@ class Bench:
         return write_cohort(self.scratch / f"phantoms-{seed}-{cases}", cases=cases, seed=seed)
 
 
-def _lines(path: str) -> list[str]:
-    file = Path(path)
-    return file.read_text().splitlines() if file.is_file() else []
+def cpu_name() -> str:
+    """Return the processor's name."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    names = (line.split(":")[1].strip() for line in lines if "model name" in line)
+    return next(names, platform.processor())
 
 
 if __name__ == "__main__":

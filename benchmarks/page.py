@@ -30,7 +30,7 @@ def text(n: Values, plot: str) -> str:
         "defaults": _defaults, "accuracy": _accuracy, "cascade": partial(_cascade, plot=plot),
         "memory": _memory, "start": _start,
     }  # fmt: skip
-    parts = [HEAD, *(make(n) for name, make in sections.items() if name in n)]
+    parts = [HEAD, *(make(n) + _elsewhere(n, name) for name, make in sections.items() if name in n)]
     return "\n".join(parts)
 
 
@@ -62,6 +62,19 @@ def _machine(n: Values) -> str:
         f"\nMeasured on {m['cpu']}, Python {m['python']}; sgemm 4096: "
         f"{m['gflops']:.0f} GFLOP/s.\n{quick}"
     )
+
+
+def _elsewhere(n: Values, section: str) -> str:
+    """Return a line if a section was measured on another processor than the page's."""
+    cpu = _cpu(n, section)
+    if "machine" not in n or cpu in (None, n["machine"]["cpu"]):
+        return ""
+    return f"\nThis section was measured on another machine: {cpu}.\n"
+
+
+def _cpu(n: Values, section: str) -> str | None:
+    name: str | None = n.get("cpu", {}).get(section)
+    return name
 
 
 def _steps(n: Values) -> str:
@@ -104,22 +117,43 @@ def _pair(n: Values, key: str) -> str:
     )
 
 
-def _whole(n: Values, key: str, ours: str, theirs: str) -> str:
-    """Return a derived line for 512x512x120 if the rest was measured too."""
-    if "rest" not in n or ours not in n["rest"]:
+def _whole(n: Values, key: str, ours: str, theirs: str, side: str = "cfseg") -> str:
+    """Return a derived line for 512x512x120 if the rest was measured too.
+
+    ``side`` is ``int8`` for that, whose windows are other, and whose rest is the same.
+    """
+    if "rest" not in n or ours not in n["rest"] or _cpu(n, key) != _cpu(n, "rest"):
         return ""
     seconds, windows = {}, []
-    for side, name in (("cfseg", ours), ("nnunet", theirs)):
-        each = median(s for found in n[key][side] for s in found["each"])
+    for one, name in ((side, ours), ("nnunet", theirs)):
+        each = median(s for found in n[key][one] for s in found["each"])
         rest = n["rest"][name]["seconds"]
         windows.append(n["rest"][name]["forwards"])
-        seconds[side] = windows[-1] * each + rest["total"] - rest["network"]
+        seconds[one] = windows[-1] * each + rest["total"] - rest["network"]
     peaks = n["rest"][ours]["peak_mb"] / n["rest"][theirs]["peak_mb"]
+    memory = f"; peak memory, measured, {100 * peaks:.0f} % of nnU-Net's" if side == "cfseg" else ""
     return (
-        f"\nDerived for 512x512x120 ({windows[0]} and {windows[1]} forward passes): cfseg "
-        f"{seconds['cfseg']:.0f} s, nnU-Net {seconds['nnunet']:.0f} s, "
-        f"**{seconds['nnunet'] / seconds['cfseg']:.2f} times as fast**; peak memory, measured, "
-        f"{100 * peaks:.0f} % of nnU-Net's.\n"
+        f"\nDerived for 512x512x120 ({windows[0]} and {windows[1]} forward passes): cfseg"
+        f"{' in int8' if side == 'int8' else ''} {seconds[side]:.0f} s, nnU-Net "
+        f"{seconds['nnunet']:.0f} s, **{seconds['nnunet'] / seconds[side]:.2f} times as fast**"
+        f"{memory}.\n"
+    )
+
+
+def _int8(n: Values) -> str:
+    """Return what int8 made in the same rounds, and for the whole scan."""
+    found = n["defaults"].get("int8")
+    if not found:
+        return ""
+    fp32, theirs = n["defaults"]["cfseg"], n["defaults"]["nnunet"]
+    total = [[case["seconds"]["total"] for case in side] for side in (found, fp32, theirs)]
+    seconds = ", ".join(quantity_cell(s) for s in total[0])
+    to_theirs = median(b / a for a, b in zip(total[0], total[2], strict=True))
+    to_fp32 = median(b / a for a, b in zip(total[0], total[1], strict=True))
+    return (
+        f"\nThe same network in int8, in the same rounds: {seconds} s; median {to_theirs:.2f} "
+        f"times as fast as nnU-Net, {to_fp32:.2f} times as fast as fp32.\n"
+        + _whole(n, "defaults", "cfseg 120 cropped", "nnU-Net 120 equal", "int8")
     )
 
 
@@ -138,6 +172,7 @@ def _defaults(n: Values) -> str:
         "mirroring, no Gaussian; nnU-Net: step 0.5, mirroring, Gaussian (`--only defaults`).\n\n"
         + _pair(n, "defaults")
         + _whole(n, "defaults", "cfseg 120 cropped", "nnU-Net 120 equal")
+        + _int8(n)
         + _accuracy_in_short(n)
     )
 
@@ -181,11 +216,11 @@ def _accuracy(n: Values) -> str:
         f"\n## Accuracy\n\nThe bundled model on {len(found['variants'][0]['organs'])} phantoms "
         "that no training saw (`--only accuracy`). The mean DSC is over the organs that a case "
         "has, then over cases; tumors over cases that have any. *One network* is the coarse one "
-        f"over the body.\n\n{table(head, rows)}\n{_int8(found['int8'])}\n"
+        f"over the body.\n\n{table(head, rows)}\n{_int8_check(found['int8'])}\n"
     )
 
 
-def _int8(found: Values) -> str:
+def _int8_check(found: Values) -> str:
     if "refused" in found:
         return f"No int8: `{found['refused']}`"
     check = found["check"]

@@ -28,13 +28,14 @@ def run(task: str, **values: Any) -> Values:
     return found
 
 
-def pairs(count: int, one: tuple[str, Values], other: tuple[str, Values]) -> list[list[Values]]:
-    """Run two tasks in turn, the first of a pair changing, and return both lists."""
-    found: list[list[Values]] = [[], []]
+def rounds(count: int, *sides: tuple[str, Values]) -> list[list[Values]]:
+    """Run tasks in turn, forwards in one round and backwards in the next; return a list of each."""
+    found: list[list[Values]] = [[] for _ in sides]
     for number in range(count):
-        order = (0, 1) if number % 2 == 0 else (1, 0)
-        for side in order:
-            task, values = (one, other)[side]
+        order = range(len(sides))
+        for side in order if number % 2 == 0 else reversed(order):
+            task, values = sides[side]
             found[side].append(run(task, **values))
-            print(f"  {task}: {found[side][-1]['seconds']['total']:.1f} s", flush=True)
+            about = f"{task}, int8" if "graph" in values else task
+            print(f"  {about}: {found[side][-1]['seconds']['total']:.1f} s", flush=True)
     return found

@@ -25,8 +25,11 @@ from cfseg.inference.process_memory import peak_bytes
 from cfseg.inference.steps import Timed, measure
 from cfseg.io import read_scan, write_label_map
 from cfseg.networks.backends import OnDemand, load
+from cfseg.networks.openvino_runner import load_graph
 from cfseg.networks.operations import sgemm_gflops
 from cfseg.preprocessing.body import body_box
+from cfseg.preprocessing.prepare import prepare
+from cfseg.quantize import quantized_graph
 from cfseg.recipes.recipe import Cascade, Step
 from cfseg.volume import LabelMap
 
@@ -41,9 +44,28 @@ def stage_of(name: str, backend: str, quick: bool) -> Stage:
     return Stage(role_of(name), name, plan, network, CPU, backend)
 
 
+def small(v: Values) -> Values:
+    """Write the int8 graph of a network, its ranges from two windows of a scan."""
+    plan, part = plan_of(v["plan"], quick=v["quick"]), read_scan(Path(v["scan"])).volume
+    image = prepare(part.crop(body_box(part)), plan).array
+    room = [(0, max(0, p - n)) for p, n in zip(plan.patch, image.shape, strict=True)]
+    image = np.pad(image, room)
+    first = image[tuple(slice(p) for p in plan.patch)]
+    last = image[tuple(slice(n - p, None) for n, p in zip(image.shape, plan.patch, strict=True))]
+    windows = [np.ascontiguousarray(window)[None, None] for window in (first, last)]
+    xml, weights = quantized_graph(plan, weights_of(plan), 0, windows)
+    Path(v["graph"]).write_bytes(xml)
+    Path(v["graph"]).with_suffix(".bin").write_bytes(weights)
+    return {"bytes": len(weights)}
+
+
 def ours(v: Values) -> Values:
     """File to file with one network over the whole scan, or, cropped, over the body."""
     stage = stage_of(v["plan"], v["backend"], v["quick"])
+    if "graph" in v:
+        graph = Path(v["graph"])
+        network = load_graph(graph.read_bytes(), graph.with_suffix(".bin").read_bytes())
+        stage = Stage(stage.role, stage.name, stage.plan, OnDemand(lambda: network), CPU)
     stage.network.ready()
     timed = Timed(stage.network, v.get("most"))
     stage = Stage(stage.role, stage.name, stage.plan, timed, CPU, stage.backend)
@@ -246,7 +268,7 @@ def batch(v: Values) -> Values:
 
 TASKS: dict[str, Callable[[Values], Values]] = {
     task.__name__: task
-    for task in (ours, stock, steps, cascade, sgemm, start, batch, accuracy, quantized)
+    for task in (ours, small, stock, steps, cascade, sgemm, start, batch, accuracy, quantized)
 }
 
 

@@ -60,6 +60,33 @@ def test_memory_says_what_was_refused_and_whether_labels_are_the_same() -> None:
     assert "**not** the same" in page.text({"memory": found}, "x.png")
 
 
+def test_a_section_measured_elsewhere_says_so_and_is_not_added_to_others() -> None:
+    def side(network: float, total: float) -> dict:
+        seconds = {"network": network, "total": total, "read": 1.0}
+        return {"seconds": seconds, "forwards": 8, "each": [2.0], "peak_mb": 100.0}
+
+    numbers = {
+        "machine": {"cpu": "A", "python": "3.11", "quick": False, "gflops": 100.0},
+        "rest": {"cfseg 120 equal": side(2.0, 6.0), "nnU-Net 120 equal": side(2.0, 46.0)},
+        "equal": {"cfseg": [side(16.0, 17.0)], "nnunet": [side(16.0, 30.0)]},
+        "cpu": {"machine": "A", "rest": "A", "equal": "A"},
+    }
+    text = page.text(numbers, "x.png")
+    assert "cfseg 20 s, nnU-Net 60 s, **3.00 times as fast**" in text
+    assert "another machine" not in text
+    numbers["rest"]["cfseg 120 cropped"] = side(2.0, 6.0)
+    numbers["cpu"]["defaults"] = "A"
+    numbers["defaults"] = numbers["equal"] | {"int8": [side(4.0, 5.0) | {"each": [0.5]}]}
+    text = page.text(numbers, "x.png")
+    assert "in int8, in the same rounds: 5 s; median 6.00 times as fast as nnU-Net, 3.40" in text
+    assert "cfseg in int8 8 s, nnU-Net 60 s, **7.50 times as fast**." in text
+    del numbers["defaults"]
+    numbers["cpu"]["equal"] = "B"
+    text = page.text(numbers, "x.png")
+    assert "This section was measured on another machine: B." in text
+    assert "Derived" not in text.replace(page.HEAD, "")
+
+
 def variant(networks: str, settings: str, precision: str, *organs: float) -> dict:
     return {
         "networks": networks, "settings": settings, "precision": precision,

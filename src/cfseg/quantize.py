@@ -4,7 +4,7 @@ Calibration shows each network the windows that the cascade would show it. The r
 with the whole cascade on labelled scans of their own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ import torch
 
 from cfseg.bundle.bundle import Manifest, read_manifest, read_weights
 from cfseg.bundle.int8 import Graph, write_int8
-from cfseg.bundle.manifest import Int8Check, StageEntry
+from cfseg.bundle.manifest import Int8Check
 from cfseg.dataset.cases import Case, read_cases, read_labels
 from cfseg.errors import ModelError, UsageError
 from cfseg.evaluation.metrics import dice
@@ -23,6 +23,7 @@ from cfseg.inference.cascade import Stages, segment_volume
 from cfseg.inference.predictor import Stage
 from cfseg.io import read_scan
 from cfseg.networks.backends import Runner
+from cfseg.plan import StagePlan
 from cfseg.segmenter import Segmenter
 
 WINDOWS = 24
@@ -157,21 +158,35 @@ def _graphs(
     graphs = {}
     for entry in manifest.stages:
         stop = manifest.cascade.decoder_stop if entry.role == "coarse" else 0
-        graphs[entry.name] = _graph(bundle, entry, stop, windows[entry.name])
+        weights = read_weights(bundle / entry.weights, entry.sha256)
+        graphs[entry.name] = quantized_graph(entry.plan, weights, stop, windows[entry.name])
         report(f"{entry.name}: quantized with {len(windows[entry.name])} windows")
     return graphs
 
 
-def _graph(
-    bundle: Path, entry: StageEntry, decoder_stop: int, windows: Sequence[np.ndarray]
+def quantized_graph(
+    plan: StagePlan,
+    weights: Mapping[str, torch.Tensor],
+    decoder_stop: int,
+    windows: Sequence[np.ndarray],
 ) -> Graph:
+    """Return a network in int8.
+
+    Args:
+        plan: gives architecture, classes and the size of a window.
+        weights: by state-dict name, as in an nnU-Net v2 checkpoint.
+        decoder_stop: see :func:`cfseg.networks.build.build_network`.
+        windows: (1, 1, Z, Y, X) float32 z-scores that it would see; they give the ranges.
+
+    Raises:
+        UsageError: NNCF is not installed.
+    """
     nncf = _nncf()
     from cfseg.networks.openvino_graph import build_graph
     from cfseg.networks.openvino_silent import ov
 
-    weights = read_weights(bundle / entry.weights, entry.sha256)
     made = nncf.quantize(
-        build_graph(entry.plan, weights, decoder_stop),
+        build_graph(plan, weights, decoder_stop),
         nncf.Dataset(list(windows)),
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(windows),

@@ -1,3 +1,4 @@
+import os
 import re
 import signal
 import subprocess
@@ -70,6 +71,19 @@ def test_an_error_is_one_line_and_its_exit_code(
     said = capsys.readouterr().err
     assert said.startswith("cfseg: E_")
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "passive"), ("active", "active")])
+def test_threads_of_torch_do_not_spin_unless_the_user_says_so(own, expected, monkeypatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")  # put back at the end, whatever main() does
+    if own is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    else:
+        monkeypatch.setenv("OMP_WAIT_POLICY", own)
+    monkeypatch.setattr(sys, "argv", ["cfseg", "--version"])
+    with pytest.raises(SystemExit):
+        main()
+    assert os.environ["OMP_WAIT_POLICY"] == expected
 
 
 def test_every_command_of_the_readme_exists() -> None:

@@ -182,6 +182,15 @@ def test_only_the_tumor_model_can_weigh_tumors(stage):
         load("paper", (f"training.{stage}.{weight}",))
 
 
+@pytest.mark.parametrize(
+    ("stage", "start"), [("coarse", "coarse"), ("coarse", "tumor"), ("tumor", "tumor")]
+)
+def test_a_model_cannot_start_from_one_that_is_trained_later(stage, start):
+    assert load("paper", (f"training.organ.start={start}",)).training.organ.start == start
+    with pytest.raises(UsageError, match=f"{stage} model cannot start from the {start} model"):
+        load("paper", (f"training.{stage}.start={start}",))
+
+
 SCALED = {"patch", "features", "strides", "spacing_mm", "epochs"}
 SCALED_SHARED = {
     "iterations_per_epoch", "validation_iterations_per_epoch", "lr_halve_epochs",

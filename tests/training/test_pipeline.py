@@ -12,6 +12,7 @@ import tiny_cohort
 from cfseg.errors import UsageError
 from cfseg.io import read_scan
 from cfseg.labels import ORGAN_IDS
+from cfseg.training.finetune import start_of
 from cfseg.training.pipeline import Pipeline
 from cfseg.training.workspace import StageFolder
 
@@ -208,6 +209,17 @@ def test_the_organ_model_needs_only_the_tumor_weight_that_labels_its_cases(train
     assert (needs["tumor_labels"], needs["organ_data"]) == (("tumor_1",), ("tumor_labels",))
     lines = chain.plan()
     assert "tumor_labels: pseudo-label 4 cases with the tumor model" in lines
+
+
+def test_the_organ_model_starts_from_the_first_tumor_model(trained, tmp_path):
+    organ = tiny_cohort.recipe().training.organ.model_copy(update={"start": "tumor"})
+    chain = pipeline(trained, tmp_path, [], organ_labels="coarse", organ=organ.model_dump())
+    first = ["coarse_data", "coarse_1", "pseudo_labels", "tumor_data", "tumor_1"]
+    assert [step.name for step in chain.steps("organ")] == [*first, "organ_data", "organ_1"]
+    needs = {step.name: step.needs for step in chain.steps()}
+    assert needs["organ_1"] == ("organ_data", "tumor_1")
+    tumor = chain.curriculum.tumor.folder.model(1) / "fold_0" / "checkpoint_final.pth"
+    assert start_of(chain.curriculum.organ, None, "checkpoint_final.pth") == tumor
 
 
 def test_organs_of_the_tumor_model_complete_the_ground_truth(trained, tmp_path):

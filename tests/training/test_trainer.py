@@ -398,6 +398,26 @@ def test_only_the_head_of_tumors_stays_random_beside_the_coarse_weights(trainer,
     assert all(torch.equal(found[n][: len(w)], w) for n, w in wanted.items())
 
 
+def test_an_organ_network_takes_all_but_the_tumor_from_the_tumor_model(trained):
+    from cfseg.networks.build import build_network
+    from cfseg.training.finetune import start_from_checkpoint
+    from cfseg.training.network_size import read_plan
+
+    folders = trained.pipeline.curriculum
+    tumor = folders.tumor.folder.model(1) / "fold_0" / "checkpoint_final.pth"
+    organ = folders.organ.folder
+    plans = json.loads((organ.preprocessed / "nnUNetPlans.json").read_text(encoding="utf-8"))
+    dataset = json.loads((organ.raw / "dataset.json").read_text(encoding="utf-8"))
+    plan = read_plan(plans, dataset)
+    network = build_network(plan)
+    start_from_checkpoint(network, plan, tumor)
+    wanted = torch.load(tumor, weights_only=False)["network_weights"]
+    found = network.state_dict()
+    assert wanted["decoder.seg_layers.0.weight"].shape[0] == 15
+    assert all(torch.equal(w, wanted[n][: len(w)]) for n, w in found.items() if n in wanted)
+    assert found["decoder.seg_layers.0.weight"].shape[0] == 14
+
+
 def test_a_coarse_model_of_another_architecture_is_no_start(trainer, trained):
     from cfseg.errors import UsageError
     from cfseg.networks.build import build_network

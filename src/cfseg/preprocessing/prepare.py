@@ -22,8 +22,12 @@ from cfseg.preprocessing.resample import (
 )
 from cfseg.volume import Volume
 
-SLAB = 8
-"""Planes that are worked on at a time: a few MB, which stay in the cache."""
+SLAB_PLANES, SLAB_VOXELS = 8, 1 << 19
+"""At least so many planes are worked on at a time, and more of small ones up to so many voxels.
+
+That is a few MB, which stay in the cache. With less, threads wait longer for each other than they
+work.
+"""
 CPU = torch.device("cpu")
 
 
@@ -96,6 +100,11 @@ def spacing(geometry: Geometry, plan: StagePlan) -> TripleMm:
     return z, y, x
 
 
+def slab_planes(rows: int, columns: int) -> int:
+    """Return how many planes of that size are worked on at a time."""
+    return max(SLAB_PLANES, SLAB_VOXELS // (rows * columns))
+
+
 def _ready(hu: npt.NDArray[Any], plan: StagePlan, device: torch.device) -> torch.Tensor:
     """Return HU as a float32 tensor of its own, clamped and, if the plan says so, normalized."""
     raw = torch.from_numpy(np.array(hu, order="C"))
@@ -117,8 +126,9 @@ def _by_slabs(
     order = 1 if corners else rule.order
     image = torch.empty((max(count, shape[0]), *shape[1:]), device=device)
     lowest, highest = [], []
-    for start in range(0, count, SLAB):
-        slab = _ready(hu[start : start + SLAB], plan, device)
+    some = slab_planes(*hu.shape[1:])
+    for start in range(0, count, some):
+        slab = _ready(hu[start : start + some], plan, device)
         planes = image[start : start + len(slab)]
         planes.copy_(within_planes(slab, shape[1:], order, corners))
         if order > 1:

@@ -171,7 +171,4 @@ def along(image: torch.Tensor, axis: int, length: int, order: int) -> torch.Tens
         return image @ matrix.T
     if axis == 0:
         return (matrix @ image.flatten(1)).view(length, *image.shape[1:])
-    result = image.new_empty(image.shape[0], length, image.shape[2])
-    for plane, target in zip(image, result, strict=True):
-        torch.mm(matrix, plane, out=target)
-    return result
+    return torch.bmm(matrix.expand(len(image), -1, -1), image)

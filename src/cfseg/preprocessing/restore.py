@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 
 from cfseg.plan import StagePlan
-from cfseg.preprocessing.prepare import SLAB, Prepared, spacing, transposed
+from cfseg.preprocessing.prepare import Prepared, slab_planes, spacing, transposed
 from cfseg.preprocessing.resample import (
     along,
     axis_matrix,
@@ -130,8 +130,9 @@ class Restoration:
         while ready < len(self.needs) and self.needs[ready][1] <= self.come:
             ready += 1
         first = self.come - sum(piece.shape[1] for piece in pieces)
-        for start in range(self.made, ready, SLAB):
-            stop = min(start + SLAB, ready)
+        some = slab_planes(*self.shape[1:])
+        for start in range(self.made, ready, some):
+            stop = min(start + some, ready)
             below, above = self.needs[start][0], self.needs[stop - 1][1]
             source = _cut(pieces, below - first, above - first)
             self.ids[start:stop] = self._winners(source, self.matrix[start:stop, below:above])

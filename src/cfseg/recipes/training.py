@@ -40,7 +40,7 @@ class StageTraining(Frozen):
         hard_voxels: this stage's own, in place of what all stages share.
         initial_lr: this stage's own, in place of what all stages share.
         start: the weights that it starts from: ``random`` ones as in the paper, or those of the
-            ``coarse`` model, which has to be built alike.
+            ``coarse`` or the first ``tumor`` model, which has to be built alike.
     """
 
     epochs: Count
@@ -58,7 +58,7 @@ class StageTraining(Frozen):
     rare_label_exponent: Annotated[float, Field(ge=0, le=1)] | None = None
     hard_voxels: Fraction | None = None
     initial_lr: Annotated[float, Field(gt=0)] | None = None
-    start: Literal["random", "coarse"] = "random"
+    start: Literal["random", "coarse", "tumor"] = "random"
 
 
 class Teacher(StageTraining):
@@ -173,9 +173,15 @@ class Training(Frozen):
         return self.model_copy(update={k: v for k, v in own.items() if v is not None})
 
     @model_validator(mode="after")
-    def _starts_from_another(self) -> Self:
-        if self.coarse.start == "coarse":
-            raise ValueError("training.coarse.start: the coarse model cannot start from itself")
+    def _starts_from_one_before_it(self) -> Self:
+        later = {"coarse": ("coarse", "tumor"), "tumor": ("tumor",)}
+        for name, unknown in later.items():
+            start = getattr(self, name).start
+            if start in unknown:
+                raise ValueError(
+                    f"training.{name}.start: the {name} model cannot start from the {start} model, "
+                    "which is not trained before it"
+                )
         return self
 
     @model_validator(mode="after")

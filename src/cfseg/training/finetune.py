@@ -1,4 +1,4 @@
-"""A network starts from known weights: a bundle's for the same role, or the coarse model's."""
+"""A network starts from known weights: those of a bundle, or of a model before it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,12 +84,12 @@ def start_from(network: torch.nn.Module, plan: StagePlan, bundle: Path, entry: S
 def start_from_checkpoint(network: torch.nn.Module, plan: StagePlan, checkpoint: Path) -> None:
     """Copy the weights of the coarse model into a network that is built alike.
 
-    A tumor that the coarse model does not know keeps its random weights in the heads.
+    A tumor that the other one does not know keeps its random weights in the heads.
 
     Args:
         network: nnU-Net's, freshly initialized.
         plan: of that network.
-        checkpoint: of the coarse model, in a fold of its model folder.
+        checkpoint: of the coarse or the tumor model, in a fold of its model folder.
 
     Raises:
         UsageError: the two networks differ in their architecture.
@@ -101,13 +101,15 @@ def start_from_checkpoint(network: torch.nn.Module, plan: StagePlan, checkpoint:
     different = [key for key in here if here[key] != there[key]]
     if different:
         raise UsageError(
-            f"start = coarse, but the coarse model is built differently ({_listed(here, there)}); "
+            f"it cannot start from {model.parent.name}, which is built differently "
+            f"({_listed(here, there)}); "
             f"set {', '.join(RECIPE_KEYS.get(key, key) for key in different)} alike in both, or "
             "start = random"
         )
     tensors = network.state_dict(keep_vars=True)
     for name, tensor in weights.items():
-        tensors[name].data[: len(tensor)].copy_(tensor)
+        both = min(len(tensor), len(tensors[name]))
+        tensors[name].data[:both].copy_(tensor[:both])
 
 
 def _listed(here: Mapping[str, Any], there: Mapping[str, Any]) -> str:

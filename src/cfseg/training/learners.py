@@ -179,7 +179,10 @@ class Curriculum:
         self.unfinished = tuple(c for c in cases if not c.has_all_organs or c.has_tumor)
         given = training.organ_labels not in ORGAN_LABELS
         first: tuple[Role, ...] = ("tumor",) if given else ("tumor", "organ")
-        served: tuple[Role, ...] = first if training.organ_labels == "tumor" else ("tumor",)
+        users = {training.organ_labels, training.organ.start}
+        if training.organ_labels == "teacher" and training.teacher is not None:
+            users.add(training.teacher.start)
+        served: tuple[Role, ...] = ("tumor", "organ") if "tumor" in users else ("tumor",)
         self.coarse = self._stage("coarse", self._coarse_cases(), NoLabels(), ("coarse", *first))
         labels = self._labels("pseudo_labels", work / "pseudo_labels", self.coarse, first)
         self.tumor = self._stage("tumor", self._tumor_cases(), labels, served)
@@ -277,7 +280,7 @@ class Curriculum:
         )  # fmt: skip
 
     def _start(self, stage: StageTraining) -> Learner | None:
-        return self.coarse if stage.start == "coarse" else None
+        return None if stage.start == "random" else getattr(self, stage.start)
 
     def _labels(
         self, name: str, folder: Path, teacher: Learner, serves: tuple[Role, ...]

@@ -145,7 +145,7 @@ class Pipeline:
                 partial(self._clear_data, learner), learner.serves, learner.labels.needs,
             )
         ]  # fmt: skip
-        before = () if learner.start is None else learner.start.networks
+        before = () if learner.start is None else learner.start.networks[:1]
         for weight, name in enumerate(learner.networks, 1):
             which = f", weight {weight} of {learner.weights}" if learner.weights > 1 else ""
             found.append(
