@@ -165,6 +165,7 @@ def test_other_inputs_start_anew_and_the_old_network_is_put_aside(trained, tmp_p
         ({"pseudo_label_step": 1.0}, "pseudo tumor teacher organ bundle"),
         ({"z_margin_slices": 1}, "coarse pseudo tumor teacher organ bundle"),
         ({"organ": {"epochs": 9}}, "organ_1 bundle"),
+        ({"organ": {"window_hu": (-150.0, 250.0)}}, "organ bundle"),
         ({"tumor": {"patch": (32, 16, 16)}}, "tumor bundle"),
         ({"tumor": {"weights": 1}}, "bundle"),
         ({"tumor": {"tumor_dice_weight": 4.0}}, "tumor_1 tumor_2 bundle"),

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cfseg.plan import Frozen, PositiveMm, PositiveTriple
 
@@ -39,6 +39,9 @@ class StageTraining(Frozen):
         rare_label_exponent: this stage's own, in place of what all stages share.
         hard_voxels: this stage's own, in place of what all stages share.
         initial_lr: this stage's own, in place of what all stages share.
+        window_hu: lowest and highest HU that it sees and by which it normalizes; None takes the
+            0.5 and 99.5 percentiles of the labelled voxels, as nnU-Net does. Air in the stomach
+            makes those wide, and a tumor faint.
         start: the weights that it starts from: ``random`` ones as in the paper, or those of the
             ``coarse`` or the first ``tumor`` model, which has to be built alike.
     """
@@ -58,7 +61,15 @@ class StageTraining(Frozen):
     rare_label_exponent: Annotated[float, Field(ge=0, le=1)] | None = None
     hard_voxels: Fraction | None = None
     initial_lr: Annotated[float, Field(gt=0)] | None = None
+    window_hu: tuple[float, float] | None = None
     start: Literal["random", "coarse", "tumor"] = "random"
+
+    @field_validator("window_hu")
+    @classmethod
+    def _window_is_open(cls, window: tuple[float, float] | None) -> tuple[float, float] | None:
+        if window is not None and not window[0] < window[1]:
+            raise ValueError(f"{list(window)}: give the lower HU first")
+        return window
 
 
 class Teacher(StageTraining):

@@ -32,7 +32,7 @@ rate counts among what all stages share.
 """
 NEW_KEYS = ("hard_voxels",)
 """What counts only where it differs from its default: what was trained before it came stays."""
-NEW_STAGE_KEYS = ("batch_dice", "tumor_dice_weight", "hard_voxels")
+NEW_STAGE_KEYS = ("batch_dice", "tumor_dice_weight", "hard_voxels", "window_hu")
 """The same of what is a stage's own."""
 
 

@@ -167,7 +167,7 @@ def prepare(
         },
     )
     with contextlib.redirect_stdout(io.StringIO()):
-        found = _fingerprint(folder, cases, jobs)
+        found = _fingerprint(folder, cases, jobs, stage.window_hu)
         write_json(folder.preprocessed / "dataset_fingerprint.json", found)
         plans = edited(_planned(folder), training, stage)
         write_json(folder.preprocessed / f"{PLANS}.json", plans)
@@ -202,11 +202,16 @@ def _facts(folder: StageFolder, samples: int, case: str) -> dict[str, Any]:
         return dict(stored)
 
 
-def _fingerprint(folder: StageFolder, cases: Sequence[str], jobs: int) -> dict[str, Any]:
+def _fingerprint(
+    folder: StageFolder, cases: Sequence[str], jobs: int, window_hu: tuple[float, float] | None
+) -> dict[str, Any]:
     samples = min(int(10e7 // max(1, len(cases))), 100_000)
     found = list(each(partial(_facts, folder, samples), cases, jobs))
     hu = np.concatenate([facts["hu"] for facts in found])
+    if window_hu is not None:
+        hu = hu.clip(*window_hu)
     low, median, high = (float(v) for v in np.percentile(hu, (0.5, 50, 99.5)))
+    low, high = window_hu or (low, high)
     return {
         "spacings": [[float(s) for s in facts["spacing"]] for facts in found],
         "shapes_after_crop": [[int(n) for n in facts["shape"]] for facts in found],
