@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.accuracy import accuracy, quantized
 from benchmarks.cases import abdomen, middle, plan_of, role_of, synthetic_scan, weights_of
-from cfseg.errors import ResourceError
+from cfseg.errors import ResourceError, UsageError
 from cfseg.geometry import Box, Geometry
 from cfseg.inference.budget import Budget, parse_size
 from cfseg.inference.cascade import Stages, segment_volume
@@ -25,7 +25,6 @@ from cfseg.inference.process_memory import peak_bytes
 from cfseg.inference.steps import Timed, measure
 from cfseg.io import read_scan, write_label_map
 from cfseg.networks.backends import OnDemand, load
-from cfseg.networks.openvino_runner import load_graph
 from cfseg.networks.operations import sgemm_gflops
 from cfseg.preprocessing.body import body_box
 from cfseg.preprocessing.prepare import prepare
@@ -45,7 +44,7 @@ def stage_of(name: str, backend: str, quick: bool) -> Stage:
 
 
 def small(v: Values) -> Values:
-    """Write the int8 graph of a network, its ranges from two windows of a scan."""
+    """Write the int8 graph of a network, its ranges from two windows of a scan; or why not."""
     plan, part = plan_of(v["plan"], quick=v["quick"]), read_scan(Path(v["scan"])).volume
     image = prepare(part.crop(body_box(part)), plan).array
     room = [(0, max(0, p - n)) for p, n in zip(plan.patch, image.shape, strict=True)]
@@ -53,7 +52,10 @@ def small(v: Values) -> Values:
     first = image[tuple(slice(p) for p in plan.patch)]
     last = image[tuple(slice(n - p, None) for n, p in zip(image.shape, plan.patch, strict=True))]
     windows = [np.ascontiguousarray(window)[None, None] for window in (first, last)]
-    xml, weights = quantized_graph(plan, weights_of(plan), 0, windows)
+    try:
+        xml, weights = quantized_graph(plan, weights_of(plan), 0, windows)
+    except UsageError as error:
+        return {"refused": f"{error.code}: {error.message}"}
     Path(v["graph"]).write_bytes(xml)
     Path(v["graph"]).with_suffix(".bin").write_bytes(weights)
     return {"bytes": len(weights)}
@@ -63,9 +65,12 @@ def ours(v: Values) -> Values:
     """File to file with one network over the whole scan, or, cropped, over the body."""
     stage = stage_of(v["plan"], v["backend"], v["quick"])
     if "graph" in v:
+        from cfseg.networks.openvino_runner import load_graph  # the other tasks do without OpenVINO
+
         graph = Path(v["graph"])
         network = load_graph(graph.read_bytes(), graph.with_suffix(".bin").read_bytes())
-        stage = Stage(stage.role, stage.name, stage.plan, OnDemand(lambda: network), CPU)
+        loaded = OnDemand(lambda: network)
+        stage = Stage(stage.role, stage.name, stage.plan, loaded, CPU, "openvino")
     stage.network.ready()
     timed = Timed(stage.network, v.get("most"))
     stage = Stage(stage.role, stage.name, stage.plan, timed, CPU, stage.backend)

@@ -74,7 +74,9 @@ def test_an_error_is_one_line_and_its_exit_code(
 
 
 @pytest.mark.parametrize(("own", "expected"), [(None, "passive"), ("active", "active")])
-def test_threads_of_torch_do_not_spin_unless_the_user_says_so(own, expected, monkeypatch) -> None:
+def test_threads_of_torch_do_not_spin_unless_the_user_says_so(
+    own, expected, monkeypatch, sigterm
+) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "")  # put back at the end, whatever main() does
     if own is None:
         monkeypatch.delenv("OMP_WAIT_POLICY")

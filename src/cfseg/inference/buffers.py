@@ -41,8 +41,7 @@ def stage_buffers(
     shape = network_shape(geometry, plan)
     source = transposed(geometry.shape, plan)
     padded = tuple(max(n, p) for n, p in zip(shape, patch, strict=True))
-    plane, seen = padded[1] * padded[2], source[1] * source[2]
-    some = min(slab_planes(*source[1:]), source[0])
+    plane = padded[1] * padded[2]
     buffers = {
         "image": _image(plan, geometry, source, shape),
         "padded image": 4 * prod(padded) if padded != shape else 0,
@@ -51,7 +50,8 @@ def stage_buffers(
         "sums": (2 if half else 4) * classes * patch[0] * plane,
         "weights of planes": 2 * 4 * patch[0] * plane,
         "labels": (1 if plan.transpose == (0, 1, 2) else 2) * prod(source),
-        "slabs": some * 4 * (3 * seen + 2 * plane) + 4 * classes * plane,
+        "slabs": slab_planes(source) * 4 * (3 * source[1] * source[2] + 2 * plane)
+        + 4 * classes * plane,
     }
     if whole or not goes_by_planes(plan):
         buffers["logits"] = 2 * 4 * classes * prod(padded)
@@ -65,8 +65,7 @@ def _image(plan: StagePlan, geometry: Geometry, source: Triple, shape: Triple) -
     if rule.method == "spline" and axis in (1, 2):
         largest = prod(max(a, b) for a, b in zip(source, shape, strict=True))
         return 4 * (prod(source) + 2 * largest)
-    some = min(slab_planes(*source[1:]), source[0])
-    slab = some * 4 * (3 * source[1] * source[2] + shape[1] * source[2])
+    slab = slab_planes(source) * 4 * (3 * source[1] * source[2] + shape[1] * source[2])
     return 4 * max(source[0], shape[0]) * shape[1] * shape[2] + slab
 
 

@@ -3,6 +3,7 @@
 The way back is in :mod:`cfseg.preprocessing.restore`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,9 +101,10 @@ def spacing(geometry: Geometry, plan: StagePlan) -> TripleMm:
     return z, y, x
 
 
-def slab_planes(rows: int, columns: int) -> int:
-    """Return how many planes of that size are worked on at a time."""
-    return max(SLAB_PLANES, SLAB_VOXELS // (rows * columns))
+def slab_planes(shape: Sequence[int]) -> int:
+    """Return how many planes of a (z, y, x) shape are worked on at a time."""
+    planes, rows, columns = shape
+    return min(planes, max(SLAB_PLANES, SLAB_VOXELS // (rows * columns)))
 
 
 def _ready(hu: npt.NDArray[Any], plan: StagePlan, device: torch.device) -> torch.Tensor:
@@ -126,7 +128,7 @@ def _by_slabs(
     order = 1 if corners else rule.order
     image = torch.empty((max(count, shape[0]), *shape[1:]), device=device)
     lowest, highest = [], []
-    some = slab_planes(*hu.shape[1:])
+    some = slab_planes(hu.shape)
     for start in range(0, count, some):
         slab = _ready(hu[start : start + some], plan, device)
         planes = image[start : start + len(slab)]

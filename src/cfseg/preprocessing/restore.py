@@ -130,7 +130,7 @@ class Restoration:
         while ready < len(self.needs) and self.needs[ready][1] <= self.come:
             ready += 1
         first = self.come - sum(piece.shape[1] for piece in pieces)
-        some = slab_planes(*self.shape[1:])
+        some = slab_planes(self.shape)
         for start in range(self.made, ready, some):
             stop = min(start + some, ready)
             below, above = self.needs[start][0], self.needs[stop - 1][1]
