@@ -1,11 +1,14 @@
 """Run tasks in processes of their own, one after the other, and keep what they found."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from time import time
 from typing import Any
+
+from cfseg.parallel import spin_briefly
 
 Values = dict[str, Any]
 ROOT = Path(__file__).parents[1]
@@ -17,9 +20,14 @@ def run(task: str, **values: Any) -> Values:
     Raises:
         SystemExit: it failed; its last words are printed.
     """
+    environment = dict(os.environ)
+    if task != "stock":  # nnU-Net runs as it comes
+        spin_briefly(environment)
     values["begun"] = time()
     command = [sys.executable, "-m", "benchmarks.tasks", task, json.dumps(values, default=str)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, check=False, env=environment
+    )
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if done.returncode != 0 or not lines:
         sys.stderr.write(done.stderr[-3000:])

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from cfseg.cli import main
 from cfseg.cli.root import app
+from cfseg.parallel import SPINS
 
 ROOT = Path(__file__).parents[2]
 VERBS = (
@@ -73,19 +74,26 @@ def test_an_error_is_one_line_and_its_exit_code(
     assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize(("own", "expected"), [(None, "passive"), ("active", "active")])
-def test_threads_of_torch_do_not_spin_unless_the_user_says_so(
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ({}, str(SPINS)),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "active"}, None),
+    ],
+)
+def test_threads_of_torch_spin_briefly_unless_the_user_says_how(
     own, expected, monkeypatch, sigterm
 ) -> None:
-    monkeypatch.setenv("OMP_WAIT_POLICY", "")  # put back at the end, whatever main() does
-    if own is None:
-        monkeypatch.delenv("OMP_WAIT_POLICY")
-    else:
-        monkeypatch.setenv("OMP_WAIT_POLICY", own)
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # put back at the end, whatever main() does
+        monkeypatch.delenv(name)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "argv", ["cfseg", "--version"])
     with pytest.raises(SystemExit):
         main()
-    assert os.environ["OMP_WAIT_POLICY"] == expected
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
 
 
 def test_every_command_of_the_readme_exists() -> None:

@@ -1,6 +1,5 @@
 """The command line: one file per verb. Heavy imports happen inside the commands."""
 
-import os
 import signal
 import sys
 from types import FrameType
@@ -8,6 +7,7 @@ from typing import Never
 
 from cfseg.cli.root import app
 from cfseg.errors import EXIT_SIGINT, EXIT_SIGTERM, CfsegError
+from cfseg.parallel import spin_briefly
 
 __all__ = ["app", "main"]
 
@@ -19,9 +19,7 @@ def main() -> None:
     A command that needs longer to leave puts a handler of its own in the place of this one.
     """
     signal.signal(signal.SIGTERM, _end)
-    # Torch's threads would go on spinning between two of its steps, on the cores that OpenVINO's
-    # need by then. OpenMP reads this when torch is loaded, which is later.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    spin_briefly()
     try:
         app()
     except CfsegError as error:

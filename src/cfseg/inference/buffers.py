@@ -47,13 +47,15 @@ def stage_buffers(
         "padded image": 4 * prod(padded) if padded != shape else 0,
         "layers": layer_bytes(plan.architecture, patch, backend),
         "window": (2 if mirror else 1) * 4 * classes * prod(patch),
-        "sums": (2 if half else 4) * classes * patch[0] * plane,
+        "sums": (2 if half else 4) * classes * (padded[0] if whole else patch[0]) * plane,
         "weights of planes": 2 * 4 * patch[0] * plane,
         "labels": (1 if plan.transpose == (0, 1, 2) else 2) * prod(source),
-        "slabs": slab_planes(source) * 4 * (3 * source[1] * source[2] + 2 * plane)
+        "slabs": slab_planes(source) * (12 * source[1] * source[2] + (8 + classes) * plane)
         + 4 * classes * plane,
     }
-    if whole or not goes_by_planes(plan):
+    if whole:
+        buffers["logits of another network"] = buffers["sums"]
+    if not goes_by_planes(plan):
         buffers["logits"] = 2 * 4 * classes * prod(padded)
     return buffers
 

@@ -20,7 +20,7 @@ from cfseg.inference.merge import Ids, organs_of, tumor_over_organs, union_of_tu
 from cfseg.inference.predictor import (
     Prediction,
     Stage,
-    mean_prediction,
+    mean_labels,
     predict,
     predict_labels,
     windows_of,
@@ -224,7 +224,7 @@ class _Run:
         if asked not in self.memory:
             predictions = [self.predict(stage, box) for stage in stages]
             with self.clock("merge"):
-                self.memory[asked] = mean_prediction(predictions).label_map()
+                self.memory[asked] = mean_labels(predictions)
         return self.memory[asked]
 
     def predict(self, stage: Stage, box: Box) -> Prediction:

@@ -5,8 +5,8 @@ Coarse, tumor and organ model are the same code with different plans.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log
 
+import numpy as np
 import torch
 
 from cfseg.errors import ModelError
@@ -19,7 +19,7 @@ from cfseg.inference.sliding_window import (
 )
 from cfseg.networks.backends import Backend, Restful, Runner
 from cfseg.plan import Role, StagePlan
-from cfseg.preprocessing.prepare import Prepared, prepare
+from cfseg.preprocessing.prepare import Prepared, prepare, slab_planes
 from cfseg.preprocessing.restore import Restoration, restore_labels
 from cfseg.recipes.recipe import Cascade
 from cfseg.volume import LabelMap, Volume
@@ -29,11 +29,14 @@ __all__ = [
     "Stage",
     "Windows",
     "half_on_gpu",
-    "mean_prediction",
+    "mean_labels",
     "predict",
     "predict_labels",
     "windows_of",
 ]
+
+MEAN_VOXELS = 1 << 20
+"""Logits of each network that are averaged at a time; they stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Prediction:
     """What a network says about a volume.
 
     Attributes:
-        logits: (C, Z, Y, X) float32 on the network's grid.
+        logits: (C, Z, Y, X) on the network's grid, in the precision of the sums.
         prepared: what the network saw.
     """
 
@@ -151,14 +154,14 @@ def half_on_gpu(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, enabled=device.type == "cuda")
 
 
-def mean_prediction(predictions: Sequence[Prediction]) -> Prediction:
-    """Average the probabilities of several networks.
+def mean_labels(predictions: Sequence[Prediction]) -> LabelMap:
+    """Average the probabilities of several networks and take the best label of each voxel.
 
     Args:
         predictions: of one volume, on equal grids with equal labels. Patches may differ.
 
     Returns:
-        The logarithm of the mean probabilities as logits.
+        The labels on the volume's own grid, where the logarithms of the means are interpolated.
 
     Raises:
         ModelError: the networks' grids or labels differ, so their voxels cannot be averaged.
@@ -168,11 +171,29 @@ def mean_prediction(predictions: Sequence[Prediction]) -> Prediction:
     first = predictions[0]
     for other in predictions[1:]:
         _check_alike(first, other)
-    with torch.inference_mode():
-        total = torch.log_softmax(first.logits, dim=0)
-        for other in predictions[1:]:
-            torch.logaddexp(total, torch.log_softmax(other.logits, dim=0), out=total)
-        return Prediction(total - log(len(predictions)), first.prepared)
+    restoration = Restoration(first.prepared)
+    shape = first.logits.shape[1:]
+    some = slab_planes(shape)
+    for start in range(0, shape[0], some):
+        restoration.add(_log_mean([p.logits[:, start : start + some] for p in predictions]))
+    return restoration.label_map()
+
+
+@torch.inference_mode()
+def _log_mean(logits: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the logarithm of the mean probabilities of logits (C, Z, Y, X), float32."""
+    first, *others = logits
+    mean = torch.empty(first.shape, device=first.device)
+    some = max(1, MEAN_VOXELS // first[:, :1].numel())
+    for start in range(0, first.shape[1], some):
+        planes = np.s_[:, start : start + some]
+        total = torch.softmax(first[planes].float(), dim=0)
+        for other in others:
+            total += torch.softmax(other[planes].float(), dim=0)
+        total /= len(logits)
+        # What is impossible for all networks stays finite.
+        torch.log(total.clamp_(min=torch.finfo(total.dtype).tiny), out=mean[planes])
+    return mean
 
 
 def _check_alike(first: Prediction, other: Prediction) -> None:

@@ -88,23 +88,16 @@ def predict_windows(
     on_window: OnWindow | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
-    """Return the network's logits for a whole image, (C, Z, Y, X) float32 on its device.
+    """Return the network's logits for a whole image, (C, Z, Y, X) of ``dtype`` on its device.
 
     Args and errors are those of :func:`predict_planes`.
     """
-    logits = torch.empty((classes, *image.shape), device=image.device)
-    done = 0
-
-    def keep(planes: torch.Tensor) -> None:
-        nonlocal done
-        logits[:, done : done + planes.shape[1]] = planes
-        done += planes.shape[1]
-
-    predict_planes(network, image, classes, patch, windows, keep, on_window, dtype)
-    return logits
+    padded, inside = _padded(image, patch, windows.pad)
+    sums = _Sums(classes, padded.shape[0], padded, dtype)
+    _run(network, padded, inside, patch, windows, sums, None, on_window)
+    return sums.sums[:, *inside.slices]
 
 
-@torch.inference_mode()
 def predict_planes(
     network: Runner,
     image: torch.Tensor,
@@ -133,12 +126,27 @@ def predict_planes(
         UsageError: the step is not in (0, 1].
     """
     padded, inside = _padded(image, patch, windows.pad)
+    sums = _Sums(classes, patch[0], padded, dtype)
+    _run(network, padded, inside, patch, windows, sums, on_planes, on_window)
+
+
+@torch.inference_mode()
+def _run(
+    network: Runner,
+    padded: torch.Tensor,
+    inside: Box,
+    patch: Triple,
+    windows: Windows,
+    sums: "_Sums",
+    on_planes: OnPlanes | None,
+    on_window: OnWindow | None,
+) -> None:
+    """Add up the windows of an image that is at least as large as one, here ``padded``."""
     starts = window_starts(_triple(padded.shape), patch, windows.step)
-    weights = [_weights(p, windows.gaussian, image.device) for p in patch]
+    weights = [_weights(p, windows.gaussian, padded.device) for p in patch]
     weight = _outer(weights) if windows.gaussian else None
     by_axis = [_sums(*axis) for axis in zip(starts, weights, padded.shape, strict=True)]
     answers = _Answers(network, padded, list(_boxes(starts, patch)), windows)
-    sums = _Sums(classes, patch[0], padded, dtype)
     total, done = len(answers), 0
     for start, stop in itertools.pairwise((*starts[0], padded.shape[0])):
         for box in _boxes(([start], starts[1], starts[2]), patch):
@@ -150,7 +158,8 @@ def predict_planes(
         if first < last:
             finished = sums.planes(first, last)
             finished /= _outer([by_axis[0][first:last], by_axis[1], by_axis[2]])
-            on_planes(finished[:, :, *inside.slices[1:]])
+            if on_planes is not None:
+                on_planes(finished[:, :, *inside.slices[1:]])
         sums.drop_before(stop)
 
 
@@ -193,10 +202,11 @@ def _levels(image: torch.Tensor, boxes: list[Box]) -> list[float | None]:
 
 
 class _Sums:
-    """Sums of logits on as many planes as a window has, the ``first`` of them and on."""
+    """Sums of logits on so many planes, as a window has or all, the ``first`` of them and on."""
 
     def __init__(self, classes: int, planes: int, image: torch.Tensor, dtype: torch.dtype) -> None:
         shape = (classes, planes, *image.shape[1:])
+        self.whole = planes == image.shape[0]
         self.sums = torch.zeros(shape, dtype=dtype, device=image.device)
         self.first = 0
 
@@ -208,7 +218,9 @@ class _Sums:
         return self.sums[:, start - self.first : stop - self.first]
 
     def drop_before(self, plane: int) -> None:
-        """Move on so that ``plane`` is the first; the planes that are new are 0."""
+        """Move on so that ``plane`` is the first, unless all are held; those that are new are 0."""
+        if self.whole:
+            return
         gone = plane - self.first
         kept = self.sums.shape[1] - gone
         for start in range(0, kept, gone):  # so that no piece is copied over itself
