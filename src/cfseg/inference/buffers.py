@@ -12,7 +12,7 @@ from cfseg.preprocessing.restore import goes_by_planes
 Buffers = dict[str, int]
 """Bytes by what they are for."""
 
-_LAYERS: dict[Backend, float] = {"openvino": 2.8, "torch": 5.5}
+_LAYERS: dict[Backend, float] = {"openvino": 1.8, "torch": 5.5}
 """Activations of the largest layer's size that exist at once beside the skips; measured."""
 COPIES: dict[Backend, float] = {"openvino": 2.6, "torch": 2.0}
 """Times that a network's weights are held: as read, and as the layers want them; measured."""

@@ -256,8 +256,10 @@ def _predict(network: Runner, window: torch.Tensor, mirror: bool) -> torch.Tenso
         return logits
     logits = logits.clone()  # the next call may write over it
     for axes in FLIPS[1:]:
-        logits += network(window.flip(axes)).flip(axes)
-    return logits / len(FLIPS)
+        answer = network(window.flip(axes))
+        for number in range(logits.shape[1]):  # class by class, for a small copy
+            logits[:, number : number + 1] += answer[:, number : number + 1].flip(axes)
+    return logits.div_(len(FLIPS))
 
 
 def _add(target: torch.Tensor, window: torch.Tensor, weight: torch.Tensor | None) -> None:

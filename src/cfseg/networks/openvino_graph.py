@@ -5,6 +5,7 @@ of a second. It is the network of :mod:`cfseg.networks.build`, layer by layer.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ class _Graph:
             for number in range(convs):
                 stride = self.arch.strides[stage] if number == 0 else (1, 1, 1)
                 name = f"encoder.stages.{stage}.0.convs.{number}"
-                features = self.block(features, name, stride)
+                features = self.block([features], name, stride)
             skips.append(features)
         return skips
 
@@ -78,17 +79,27 @@ class _Graph:
         upsampled = op.convolution_backprop_data(
             below, self.constant(f"{name}.weight"), list(stride)
         )
-        features = op.concat([self.with_bias(upsampled, name), skip], 1)
+        above = [self.with_bias(upsampled, name), skip]
         for number in range(self.arch.n_conv_decoder[stage]):
-            features = self.block(features, f"decoder.stages.{stage}.convs.{number}", (1, 1, 1))
-        return features
+            above = [self.block(above, f"decoder.stages.{stage}.convs.{number}", (1, 1, 1))]
+        return above[0]
 
-    def block(self, features: Node, name: str, stride: Sequence[int]) -> Node:
+    def block(self, features: Sequence[Node], name: str, stride: Sequence[int]) -> Node:
         """Convolution, instance norm, leaky ReLU.
+
+        Of several features the network takes the concatenation. A convolution of that is the sum
+        of one convolution each, and the copy, the largest array of all, is not made.
 
         The convolution's bias is left out: the norm subtracts the mean, and it with it.
         """
-        result = _convolution(features, self.constant(f"{name}.conv.weight"), stride)
+        kernel, start = self.weights[f"{name}.conv.weight"], 0
+        parts = []
+        for each in features:
+            stop = start + list(each.shape)[1]
+            weight = np.ascontiguousarray(kernel[:, start:stop])
+            parts.append(_convolution(each, op.constant(weight, shared_memory=True), stride))
+            start = stop
+        result = reduce(op.add, parts)
         result = op.mvn(result, _SPACE, True, self.arch.norm_eps, "inside_sqrt")
         result = op.multiply(result, self.per_channel(f"{name}.norm.weight"))
         result = op.add(result, self.per_channel(f"{name}.norm.bias"))
