@@ -20,6 +20,7 @@ SECTIONS = (
     "steps",
     "rest",
     "equal",
+    "labels",
     "defaults",
     "cascade",
     "memory",
@@ -108,6 +109,12 @@ class Bench:
         scan = self.scan(64, 2.5, 168)
         more = {"gaussian": True, "mirror": True}
         return self._turns(scan, more, more)
+
+    def labels(self) -> Values:
+        """Equal settings: the bundled networks' labels beside nnU-Net's, on a phantom."""
+        scans = self._phantoms(1 if self.asked.quick else 10, 4242) / "imagesTr"
+        scan = min(scans.glob("*.nii.gz"))
+        return run("labels", backend=self.asked.backend, scan=scan)
 
     def defaults(self) -> Values:
         """Each with its defaults, on a scan of two windows."""

@@ -26,7 +26,7 @@ def text(n: Values, plot: str) -> str:
         plot: file name of the cascade's picture.
     """
     sections = {
-        "machine": _machine, "steps": _steps, "rest": _rest, "equal": _equal,
+        "machine": _machine, "steps": _steps, "rest": _rest, "equal": _equal, "labels": _labels,
         "defaults": _defaults, "accuracy": _accuracy, "cascade": partial(_cascade, plot=plot),
         "memory": _memory, "start": _start,
     }  # fmt: skip
@@ -163,6 +163,20 @@ def _equal(n: Values) -> str:
         "in both, file to file, pairs in turn (`--only equal`).\n\n"
         + _pair(n, "equal")
         + _whole(n, "equal", "cfseg 120 equal", "nnU-Net 120 equal")
+    )
+
+
+def _labels(n: Values) -> str:
+    found = n["labels"]
+    rows: list[list[object]] = [
+        [name, *(f"{100 * share[of]:.4f}" for of in ("fp32", "stock"))]
+        for name, share in found["same"].items()
+    ]
+    return (
+        "\nThe same settings with the trained networks of the bundled model, on a phantom of "
+        f"{found['voxels']} voxels (`--only labels`): voxels labelled as by nnU-Net's network in a "
+        "plain loop that adds up in float32, and as by stock nnU-Net, which adds up in half "
+        "precision on a CPU.\n\n" + table("network|% as fp32|% as stock", rows)
     )
 
 

@@ -16,6 +16,7 @@ import torch
 
 from benchmarks.accuracy import accuracy, quantized
 from benchmarks.cases import abdomen, middle, plan_of, role_of, synthetic_scan, weights_of
+from cfseg.bundle.bundle import default_bundle, read_manifest, read_weights
 from cfseg.errors import ResourceError, UsageError
 from cfseg.geometry import Box, Geometry
 from cfseg.inference.budget import Budget, parse_size
@@ -115,6 +116,8 @@ def stock(v: Values) -> Values:
 
             def forward(self, window: torch.Tensor) -> torch.Tensor:
                 answer = self.timed(window)
+                if self.timed.most is None:
+                    return answer
                 # nnU-Net adds mirrored answers up in place: one that is repeated must stay whole.
                 start = perf_counter()
                 copy = answer.clone()
@@ -142,6 +145,32 @@ def stock(v: Values) -> Values:
     total = end - start - sum(copies)
     seconds |= {"export": end - writing, "network": sum(each), "total": total}
     return {"seconds": seconds, "forwards": calls, "each": each}
+
+
+def labels(v: Values) -> Values:
+    """The bundled networks, mirroring and Gaussian on: voxels labelled as nnU-Net labels them.
+
+    Beside stock nnU-Net, which adds up in half precision on a CPU, stands a plain loop around its
+    network that adds up in float32.
+    """
+    from cfseg.segmenter import Segmenter
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "inference"))
+    tools = import_module("stock")
+    bundle = default_bundle()
+    stages, volume = Segmenter(backend=v["backend"]).stages, read_scan(Path(v["scan"])).volume
+    loaded = [stage for stage in (stages.coarse, *stages.tumor, stages.organ) if stage is not None]
+    entries = {entry.name: entry for entry in read_manifest(bundle).stages}
+    same = {}
+    for stage in loaded:
+        entry = entries[stage.name]
+        weights = read_weights(bundle / entry.weights, entry.sha256)
+        ids = predict_labels(stage, volume, Windows(0.5, gaussian=True, mirror=True)).ids
+        same[stage.name] = {
+            name: float(np.mean(ids == other(stage.plan, weights, volume, 0.5, True, True)))
+            for name, other in (("fp32", tools.reference_predict), ("stock", tools.stock_predict))
+        }
+    return {"same": same, "voxels": volume.hu.size}
 
 
 def steps(v: Values) -> Values:
@@ -273,7 +302,19 @@ def batch(v: Values) -> Values:
 
 TASKS: dict[str, Callable[[Values], Values]] = {
     task.__name__: task
-    for task in (ours, small, stock, steps, cascade, sgemm, start, batch, accuracy, quantized)
+    for task in (
+        ours,
+        small,
+        stock,
+        labels,
+        steps,
+        cascade,
+        sgemm,
+        start,
+        batch,
+        accuracy,
+        quantized,
+    )
 }
 
 

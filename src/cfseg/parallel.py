@@ -22,6 +22,7 @@ Left alone it looks 300 000 times, and holds a core by then that OpenVINO's thre
 take 15 to 20 % longer. With 0 it sleeps at once, and what comes between the networks takes a fifth
 longer. Measured with libgomp on two cores.
 """
+_SPINCOUNT = "GOMP_SPINCOUNT"
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 AHEAD = 2
@@ -41,8 +42,14 @@ def spin_briefly(environment: MutableMapping[str, str] = os.environ) -> None:
     Args:
         environment: of a process that loads torch later; libgomp reads it then.
     """
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & environment.keys():
-        environment["GOMP_SPINCOUNT"] = str(SPINS)
+    if not {"OMP_WAIT_POLICY", _SPINCOUNT} & environment.keys():
+        environment[_SPINCOUNT] = str(SPINS)
+
+
+def without_spins() -> dict[str, str]:
+    """Return this process's environment as :func:`spin_briefly` found it, for other programs."""
+    ours = {_SPINCOUNT: str(SPINS)}
+    return {name: value for name, value in os.environ.items() if ours.get(name) != value}
 
 
 def in_processes(function: Callable[[_T], _R], items: Sequence[_T], jobs: int) -> Iterator[_R]:

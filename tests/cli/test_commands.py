@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from cfseg.cli import main
 from cfseg.cli.root import app
-from cfseg.parallel import SPINS
+from cfseg.parallel import SPINS, without_spins
 
 ROOT = Path(__file__).parents[2]
 VERBS = (
@@ -94,6 +94,7 @@ def test_threads_of_torch_spin_briefly_unless_the_user_says_how(
     with pytest.raises(SystemExit):
         main()
     assert os.environ.get("GOMP_SPINCOUNT") == expected
+    assert without_spins().get("GOMP_SPINCOUNT") == own.get("GOMP_SPINCOUNT")
 
 
 def test_every_command_of_the_readme_exists() -> None:

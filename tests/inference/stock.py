@@ -7,8 +7,9 @@ them agrees with nnU-Net from Hounsfield units to labels. They need the plan's `
 
 import contextlib
 import io
+import itertools
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -161,13 +162,18 @@ class Stock:
 
 
 def stock_predict(
-    plan: StagePlan, weights: Mapping[str, torch.Tensor], volume: Volume, step: float
+    plan: StagePlan,
+    weights: Mapping[str, torch.Tensor],
+    volume: Volume,
+    step: float,
+    gaussian: bool = False,
+    mirror: bool = False,
 ) -> npt.NDArray[np.uint8]:
     """Return the FLARE labels (Z, Y, X) that nnU-Net's own predictor finds, on the CPU."""
     with quiet():
         stock = Stock(plan)
         data, properties = stock.prepare(volume)
-        predictor = stock_predictor(stock, weights, step)
+        predictor = stock_predictor(stock, weights, step, gaussian, mirror)
         logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data))
         return stock.labels(logits, properties)
 
@@ -204,23 +210,53 @@ def stock_predictor(
 
 
 def reference_predict(
-    plan: StagePlan, weights: Mapping[str, torch.Tensor], volume: Volume, step: float
+    plan: StagePlan,
+    weights: Mapping[str, torch.Tensor],
+    volume: Volume,
+    step: float,
+    gaussian: bool = False,
+    mirror: bool = False,
 ) -> npt.NDArray[np.uint8]:
     """Return the FLARE labels (Z, Y, X) of a plain loop that adds up logits in float32."""
     with quiet(), torch.inference_mode():
         stock = Stock(plan)
         data, properties = stock.prepare(volume)
         network = stock.network(weights)
-        logits = reference_logits(network, data[0], plan.patch, step, len(plan.labels))
+        if mirror:
+            network = mirrored(network)
+        bell = bell_of(plan.patch) if gaussian else 1.0
+        logits = reference_logits(network, data[0], plan.patch, step, len(plan.labels), bell)
         return stock.labels(torch.from_numpy(logits), properties)
 
 
+def mirrored(network: Callable[[torch.Tensor], torch.Tensor]):
+    """Return the mean of a network's answers to a window and its seven reflections."""
+
+    def predict(window: torch.Tensor) -> torch.Tensor:
+        answers = []
+        for flips in itertools.product((False, True), repeat=3):
+            axes = [axis for axis, flip in zip((2, 3, 4), flips, strict=True) if flip]
+            answers.append(network(window.flip(axes)).flip(axes).clone())
+        return torch.stack(answers).mean(dim=0)
+
+    return predict
+
+
+def bell_of(patch: tuple[int, int, int]) -> npt.NDArray[np.float32]:
+    """Return nnU-Net's weights of a window in single precision."""
+    from nnunetv2.inference.sliding_window_prediction import compute_gaussian
+
+    bell = compute_gaussian(patch, 1 / 8, 10, dtype=torch.float32, device=torch.device("cpu"))
+    return np.asarray(bell)
+
+
 def reference_logits(
-    network: torch.nn.Module,
+    network: Callable[[torch.Tensor], torch.Tensor],
     image: npt.NDArray[np.float32],
     patch: tuple[int, int, int],
     step: float,
     classes: int,
+    bell: npt.NDArray[np.float32] | float = 1.0,
 ) -> npt.NDArray[np.float32]:
     """Return logits (C, Z, Y, X), window by window, in the most literal way."""
     from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
@@ -235,7 +271,7 @@ def reference_logits(
             for x in x_starts:
                 here = np.s_[z : z + patch[0], y : y + patch[1], x : x + patch[2]]
                 window = torch.from_numpy(padded[here][None, None].copy())
-                sums[(slice(None), *here)] += network(window)[0].numpy()
-                counts[here] += 1
+                sums[(slice(None), *here)] += network(window)[0].numpy() * bell
+                counts[here] += bell
     inside = [slice(m // 2, m // 2 + n) for m, n in zip(missing, image.shape, strict=True)]
     return np.ascontiguousarray((sums / counts)[(slice(None), *inside)])

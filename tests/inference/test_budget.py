@@ -89,8 +89,12 @@ def test_a_plan_worked_out_by_hand() -> None:
     assert "logits" not in buffers
     half = stage_buffers(paper_plan(), geometry, "openvino", half=True)
     assert half["sums"] * 2 == buffers["sums"]
-    whole = stage_buffers(paper_plan(), geometry, "openvino", whole=True)
-    assert whole["sums"] == whole["logits of another network"] == 14 * 120 * 480 * 480 * 4
+    whole = stage_buffers(paper_plan(), geometry, "openvino", whole=3)
+    assert whole["sums"] == 14 * 120 * 480 * 480 * 4
+    assert whole["logits of other networks"] == 2 * whole["sums"]
+    last = stage_buffers(paper_plan(), geometry, "openvino", whole=1)
+    assert last["sums"] == whole["sums"]
+    assert "logits of other networks" not in last
 
 
 def test_memory_grows_with_the_window_and_hardly_with_the_slices() -> None:

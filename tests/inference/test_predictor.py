@@ -191,9 +191,11 @@ def test_labels_found_plane_by_plane_are_those_of_the_whole(
     assert np.unique(ids).size >= 3
 
 
-def test_sums_in_half_precision_change_few_labels() -> None:
+@pytest.mark.parametrize("gaussian", [False, True])
+def test_sums_in_half_precision_change_few_labels(gaussian) -> None:
     plan, volume = plan_of(), smooth_scan()
     stage = stage_of(plan, weights_of(plan))
-    exact = predict_labels(stage, volume, Windows(0.5))
-    half = predict_labels(stage, volume, Windows(0.5), sums=torch.float16)
+    windows = Windows(0.5, gaussian)
+    exact = predict_labels(stage, volume, windows)
+    half = predict_labels(stage, volume, windows, sums=torch.float16)
     assert agreement(exact.ids, half.ids) >= 0.998

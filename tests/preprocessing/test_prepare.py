@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cfseg.geometry import Geometry
@@ -79,6 +79,8 @@ def test_there_and_back_gives_the_grid_again(shape, own_mm, network_mm, transpos
 
 @settings(deadline=None, max_examples=60)
 @given(SHAPES, SPACINGS, SPACINGS, TRANSPOSES, RULES, st.sampled_from([0.0, 1.0, 2.0]))
+@example((4, 4, 4), (1.0, 6.0, 6.0), (1.0, 1.5, 1.5), (0, 1, 2), Resampling(), 0.0)
+@example((4, 24, 24), (1.0, 6.0, 6.0), (1.0, 1.5, 1.5), (0, 1, 2), Resampling(), 2.0)
 def test_labels_are_the_argmax_of_resampled_logits(
     shape, own_mm, network_mm, transpose, rule, background
 ) -> None:

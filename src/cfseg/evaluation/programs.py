@@ -25,6 +25,7 @@ from cfseg.errors import EXIT_NONE_DONE, EXIT_OK, EXIT_PARTIAL, ResourceError, U
 from cfseg.evaluation.efficiency import Efficiency, efficiency
 from cfseg.evaluation.meter import GpuMeter, Meter, Sample, processes
 from cfseg.io import case_id, find_scans
+from cfseg.parallel import without_spins
 
 OWN = "cfseg"
 _PLACES = ("{input}", "{input_folder}", "{output}")
@@ -214,7 +215,12 @@ def _measured(
         started, start = time.time(), time.perf_counter()
         try:
             process = subprocess.Popen(  # noqa: S603 - what the user asked for
-                words, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                start_new_session=True,
+                env=without_spins(),
             )
         except OSError as error:
             message = f"it cannot be started: {error.strerror or error}"

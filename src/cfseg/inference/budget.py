@@ -87,7 +87,10 @@ class Budget:
             buffers = stage_buffers(stage.plan, geometry, stage.backend, half=True)
             buffers["network"] = network_bytes(stage)
             self.make_room(sum(buffers.values()))
-            self._check(stage, buffers, used_bytes(self.device), "even a single window of ")
+            used = used_bytes(self.device)
+            if self._exceeds(used, buffers) and _let_go([s for s in stages if s is not stage]):
+                used = used_bytes(self.device)
+            self._check(stage, buffers, used, "even a single window of ")
 
     def make_room(self, needed: float) -> Buffers:
         """Return what writing the last case may still need; wait for its end if both do not fit.
@@ -113,8 +116,9 @@ class Budget:
         geometry: Geometry,
         others: Sequence[Stage],
         *,
-        whole: bool = False,
+        whole: int = 0,
         mirror: bool = False,
+        remember: bool = False,
     ) -> torch.dtype:
         """Return the precision in which a stage can add up its windows.
 
@@ -124,13 +128,20 @@ class Budget:
             others: those whose networks can be let go for it.
             whole: see :func:`stage_buffers`.
             mirror: see :func:`stage_buffers`.
+            remember: see :func:`stage_buffers`.
 
         Raises:
             ResourceError: ``E_TOO_LARGE`` with the estimate.
         """
         plans = {
             half: stage_buffers(
-                stage.plan, geometry, stage.backend, half=half, whole=whole, mirror=mirror
+                stage.plan,
+                geometry,
+                stage.backend,
+                half=half,
+                whole=whole,
+                mirror=mirror,
+                remember=remember,
             )
             | {"network": network_bytes(stage)}
             for half in (False, True)

@@ -14,7 +14,7 @@ Buffers = dict[str, int]
 
 _LAYERS: dict[Backend, float] = {"openvino": 1.8, "torch": 5.5}
 """Activations of the largest layer's size that exist at once beside the skips; measured."""
-COPIES: dict[Backend, float] = {"openvino": 2.6, "torch": 2.0}
+COPIES: dict[Backend, float] = {"openvino": 2.9, "torch": 2.0}
 """Times that a network's weights are held: as read, and as the layers want them; measured."""
 
 
@@ -24,8 +24,9 @@ def stage_buffers(
     backend: Backend,
     *,
     half: bool = False,
-    whole: bool = False,
+    whole: int = 0,
     mirror: bool = False,
+    remember: bool = False,
 ) -> Buffers:
     """Return what a stage needs to label a volume, beside the volume and the network's weights.
 
@@ -34,27 +35,34 @@ def stage_buffers(
         geometry: grid of the volume that it sees.
         backend: what runs the network.
         half: sums are kept in half precision.
-        whole: the logits of the whole volume are kept, not of the open planes only.
+        whole: networks whose logits of the whole volume are still to be kept, this one among
+            them; 0 keeps those of the open planes only.
         mirror: the reflections of a window are averaged.
+        remember: the logits of a window that holds nothing are kept.
     """
     classes, patch = len(plan.labels), plan.patch
     shape = network_shape(geometry, plan)
     source = transposed(geometry.shape, plan)
     padded = tuple(max(n, p) for n, p in zip(shape, patch, strict=True))
     plane = padded[1] * padded[2]
+    slab = slab_planes(source)
+    slab_of_logits = min(shape[0], -(-slab * shape[0] // source[0]) + 2)
+    sums = (2 if half else 4) * classes * (padded[0] if whole else patch[0]) * plane
+    answers = 1 + 2 * mirror + remember
     buffers = {
         "image": _image(plan, geometry, source, shape),
         "padded image": 4 * prod(padded) if padded != shape else 0,
         "layers": layer_bytes(plan.architecture, patch, backend),
-        "window": (2 if mirror else 1) * 4 * classes * prod(patch),
-        "sums": (2 if half else 4) * classes * (padded[0] if whole else patch[0]) * plane,
+        "window": answers * 4 * classes * prod(patch),
+        "sums": sums,
         "weights of planes": 2 * 4 * patch[0] * plane,
         "labels": (1 if plan.transpose == (0, 1, 2) else 2) * prod(source),
-        "slabs": slab_planes(source) * (12 * source[1] * source[2] + (8 + classes) * plane)
+        "slabs": 12 * slab * source[1] * source[2]
+        + (8 + classes) * slab_of_logits * plane
         + 4 * classes * plane,
     }
-    if whole:
-        buffers["logits of another network"] = buffers["sums"]
+    if whole > 1:
+        buffers["logits of other networks"] = (whole - 1) * sums
     if not goes_by_planes(plan):
         buffers["logits"] = 2 * 4 * classes * prod(padded)
     return buffers

@@ -222,16 +222,21 @@ class _Run:
         """Return what the mean of several networks says about a box; it remembers each too."""
         asked = (tuple(stage.name for stage in stages), box)
         if asked not in self.memory:
-            predictions = [self.predict(stage, box) for stage in stages]
+            predictions = [
+                self.predict(stage, box, len(stages) - done) for done, stage in enumerate(stages)
+            ]
             with self.clock("merge"):
                 self.memory[asked] = mean_labels(predictions)
         return self.memory[asked]
 
-    def predict(self, stage: Stage, box: Box) -> Prediction:
-        """Run a network over a box, keep all logits and remember its label map."""
+    def predict(self, stage: Stage, box: Box, whole: int) -> Prediction:
+        """Run a network over a box, keep all logits and remember its label map.
+
+        Networks whose logits are to be kept, this one among them, are ``whole``.
+        """
         with self.clock(stage.name):
             volume, windows = self.volume.crop(box), self.windows(stage)
-            sums = self.sums(stage, box, whole=True)
+            sums = self.sums(stage, box, whole)
             prediction = predict(stage, volume, windows, self.report(stage), sums)
             self.memory[((stage.name,), box)] = prediction.label_map()
             stage.rest()
@@ -244,18 +249,25 @@ class _Run:
         by_role["organ"] = (self.stages.organ,)
         return [stage for role in self.roles for stage in by_role[role] if stage is not None]
 
-    def sums(self, stage: Stage, box: Box, *, whole: bool = False) -> torch.dtype:
+    def sums(self, stage: Stage, box: Box, whole: int = 0) -> torch.dtype:
         """Return the precision of a stage's sums that the budget allows."""
         if self.budget is None:
             return torch.float32
         others = [other for other in self.running if other is not stage]
         geometry, mirror = self.volume.geometry.cropped(box), self.cascade.mirror
-        return self.budget.sums(stage, geometry, others, whole=whole, mirror=mirror)
+        remember = self.remembers
+        return self.budget.sums(
+            stage, geometry, others, whole=whole, mirror=mirror, remember=remember
+        )
+
+    @property
+    def remembers(self) -> bool:
+        """Whether answers are held beyond what the run needs."""
+        budget = self.budget
+        return budget is None or budget.limit is None or not budget.asked
 
     def windows(self, stage: Stage) -> Windows:
-        budget = self.budget
-        limited = budget is not None and budget.limit is not None and budget.asked
-        return windows_of(self.cascade, stage.role, remember=not limited)
+        return windows_of(self.cascade, stage.role, remember=self.remembers)
 
     def report(self, stage: Stage) -> OnWindow | None:
         return None if self.on_progress is None else partial(self.on_progress, stage.name)

@@ -127,8 +127,13 @@ def predict_labels(
     """
     prepared = prepare(volume, stage.plan, stage.device)
     restoration = Restoration(prepared)
+
+    def restore(planes: torch.Tensor) -> None:
+        with torch.autocast(stage.device.type, enabled=False):  # labels are found in float32
+            restoration.add(planes)
+
     with half_on_gpu(stage.device):
-        predict_planes(*_task(stage, prepared), windows, restoration.add, on_window, sums)
+        predict_planes(*_task(stage, prepared), windows, restore, on_window, sums)
     return restoration.label_map()
 
 

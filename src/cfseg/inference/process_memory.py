@@ -12,9 +12,13 @@ Field = Literal["VmRSS", "VmHWM"]
 
 
 def used_bytes(device: torch.device) -> int:
-    """Return what the process holds in memory now, or what torch holds on a GPU."""
+    """Return what the process holds in memory now, or what of a GPU is in use.
+
+    What torch holds of a GPU to use it again is not counted: it gives that back when memory runs
+    short.
+    """
     if device.type == "cuda":
-        return int(torch.cuda.memory_reserved(device))
+        return int(torch.cuda.memory_allocated(device))
     return _status("VmRSS") or _largest_ever()
 
 

@@ -150,6 +150,9 @@ def _run(
     total, done = len(answers), 0
     for start, stop in itertools.pairwise((*starts[0], padded.shape[0])):
         for box in _boxes(([start], starts[1], starts[2]), patch):
+            if sums.half:
+                shares = zip(weights, by_axis, box.slices, strict=True)
+                weight = _outer([w / total[side] for w, total, side in shares])
             _add(sums.at(box), answers.next(), weight)
             done += 1
             if on_window is not None:
@@ -157,7 +160,8 @@ def _run(
         first, last = max(start, inside.start[0]), min(stop, inside.stop[0])
         if first < last:
             finished = sums.planes(first, last)
-            finished /= _outer([by_axis[0][first:last], by_axis[1], by_axis[2]])
+            if not sums.half:
+                finished /= _outer([by_axis[0][first:last], by_axis[1], by_axis[2]])
             if on_planes is not None:
                 on_planes(finished[:, :, *inside.slices[1:]])
         sums.drop_before(stop)
@@ -202,11 +206,15 @@ def _levels(image: torch.Tensor, boxes: list[Box]) -> list[float | None]:
 
 
 class _Sums:
-    """Sums of logits on so many planes, as a window has or all, the ``first`` of them and on."""
+    """Sums of logits on so many planes, as a window has or all, the ``first`` of them and on.
+
+    In half precision they are sums of shares: at the corners of an image the weights of a Gaussian
+    are too small for it, their shares in all weights are not.
+    """
 
     def __init__(self, classes: int, planes: int, image: torch.Tensor, dtype: torch.dtype) -> None:
         shape = (classes, planes, *image.shape[1:])
-        self.whole = planes == image.shape[0]
+        self.whole, self.half = planes == image.shape[0], dtype is torch.float16
         self.sums = torch.zeros(shape, dtype=dtype, device=image.device)
         self.first = 0
 
@@ -219,9 +227,9 @@ class _Sums:
 
     def drop_before(self, plane: int) -> None:
         """Move on so that ``plane`` is the first, unless all are held; those that are new are 0."""
-        if self.whole:
-            return
         gone = plane - self.first
+        if self.whole or gone == 0:
+            return
         kept = self.sums.shape[1] - gone
         for start in range(0, kept, gone):  # so that no piece is copied over itself
             stop = min(start + gone, kept)
@@ -265,8 +273,11 @@ def _predict(network: Runner, window: torch.Tensor, mirror: bool) -> torch.Tenso
 def _add(target: torch.Tensor, window: torch.Tensor, weight: torch.Tensor | None) -> None:
     if weight is None:
         target.add_(window)
-    else:
+    elif target.dtype is window.dtype:
         target.addcmul_(window, weight)
+    else:  # class by class, as both are copied to one precision
+        for sums, logits in zip(target, window, strict=True):
+            sums.addcmul_(logits, weight)
 
 
 def _weights(length: int, gaussian: bool, device: torch.device) -> torch.Tensor:

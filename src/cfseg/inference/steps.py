@@ -94,9 +94,10 @@ class Timed:
         if self.answer is not None and self.most is not None and len(self.seconds) >= self.most:
             return self.answer
         start = now_on(window.device)
-        self.answer = self.network(window)
+        answer = self.network(window)
         self.seconds.append(now_on(window.device) - start)
-        return self.answer
+        self.answer = None if self.most is None else answer
+        return answer
 
     def rest(self) -> None:
         """Let the network rest; its answer is forgotten, as its memory is gone."""

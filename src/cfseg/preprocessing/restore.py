@@ -183,19 +183,21 @@ class Restoration:
     ) -> torch.Tensor:
         """Return one class on planes (n, Y, X) of the volume's grid, or on a part of them."""
         z, y, x = self.axes
-        (top, bottom), (left, right) = (
-            axis.needed(part.start, part.stop) for axis, part in ((y, rows), (x, columns))
-        )
+        size = (rows.stop - rows.start, columns.stop - columns.start)
+        corners = self.plan.resampling.method == "trilinear"
+        linear = corners or (self._order(1), self._order(2)) == (1, 1)
+        by_torch = linear and size == self.shape[1:] and not (y.same and x.same)
+        if by_torch:  # it needs voxels at the rim too of which nothing is made
+            (top, bottom), (left, right) = (0, y.matrix.shape[1]), (0, x.matrix.shape[1])
+        else:
+            (top, bottom), (left, right) = (
+                axis.needed(part.start, part.stop) for axis, part in ((y, rows), (x, columns))
+            )
         here = [piece[number, :, top:bottom, left:right].float() for piece in source]
         planes = here[0] if len(here) == 1 else torch.cat(here)
         if not z.same:
             planes = (weights @ planes.flatten(1)).view(-1, *planes.shape[1:])
-        if y.same and x.same:
-            return planes
-        size = (rows.stop - rows.start, columns.stop - columns.start)
-        corners = self.plan.resampling.method == "trilinear"
-        linear = corners or (self._order(1), self._order(2)) == (1, 1)
-        if linear and size == self.shape[1:]:
+        if by_torch:
             batch = planes[None]
             return F.interpolate(batch, size=size, mode="bilinear", align_corners=corners)[0]
         if not x.same:
