@@ -1,6 +1,6 @@
 """Connected components: voxels that touch by a face, an edge or a corner (26-connected)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +13,7 @@ from cfseg.geometry import Box, Triple, TripleMm
 _Ids = npt.NDArray[np.uint8]
 _Mask = npt.NDArray[np.bool_]
 _Parts = npt.NDArray[np.uint32]
+_Floats = npt.NDArray[np.float64]
 _CONNECTIVITY: Literal[26] = 26
 
 
@@ -61,11 +62,10 @@ def components(mask: _Mask | _Ids) -> tuple[_Parts, list[Component]]:
 
 def largest_component(mask: _Mask) -> _Mask:
     """Return the largest part of a mask; of equal ones the first; an empty mask stays empty."""
-    parts = _connect(mask)
-    sizes = np.bincount(parts.ravel())
-    if sizes.size < 2:
+    parts, found = components(mask)
+    if not found:
         return np.zeros(mask.shape, dtype=np.bool_)
-    return np.asarray(parts == 1 + int(np.argmax(sizes[1:])))
+    return np.asarray(parts == max(found, key=lambda part: part.voxels).label)
 
 
 def keep_largest(ids: _Ids, labels: Sequence[int]) -> _Ids:
@@ -75,6 +75,20 @@ def keep_largest(ids: _Ids, labels: Sequence[int]) -> _Ids:
         ids: (Z, Y, X) uint8 label map.
         labels: the labels to clean; of equally large parts the first is kept.
     """
+    return keep_best(ids, labels, lambda voxels, _: voxels)
+
+
+def keep_best(
+    ids: _Ids, labels: Sequence[int], score: Callable[[_Floats, _Floats], _Floats]
+) -> _Ids:
+    """Return a label map with only the best part of each of ``labels``; others stay as is.
+
+    Args:
+        ids: (Z, Y, X) uint8 label map.
+        labels: the labels to clean; of equally good parts the first is kept.
+        score: of all parts, above 0, from their numbers of voxels (N,) and their centroids (N, 3)
+            (z, y, x), as indices from the center of all voxels of ``labels``.
+    """
     chosen = np.isin(ids, np.asarray(labels, dtype=np.uint8))
     box = Box.around(chosen)
     if box is None:
@@ -82,13 +96,15 @@ def keep_largest(ids: _Ids, labels: Sequence[int]) -> _Ids:
     cleaned = ids.copy()
     window = cleaned[box.slices]
     parts = _connect(np.where(chosen[box.slices], window, np.uint8(0)))
-    sizes = np.bincount(parts.ravel())
-    owner = np.zeros(sizes.size, dtype=np.uint8)
+    statistics = cc3d.statistics(parts, no_slice_conversion=True)
+    voxels, centroids = statistics["voxel_counts"][1:], statistics["centroids"][1:]
+    points = np.zeros(voxels.size + 1)  # part 0 is everything that was not asked about
+    points[1:] = score(voxels, centroids - np.average(centroids, axis=0, weights=voxels))
+    owner = np.zeros(points.size, dtype=np.uint8)
     owner[parts.ravel()] = window.ravel()
-    kept = np.zeros(sizes.size, dtype=np.bool_)
+    kept = np.zeros(points.size, dtype=np.bool_)
     for label in labels:
-        kept[np.argmax(np.where(owner == label, sizes, 0))] = True
-    # Part 0 is everything that was not asked about.
+        kept[np.argmax(np.where(owner == label, points, 0))] = True
     kept[0] = True
     window[~kept[parts]] = 0
     return cleaned

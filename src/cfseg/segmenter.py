@@ -180,7 +180,7 @@ class Segmenter:
         budget = Budget(self._limit(), self.device, asked=asked, behind=self.behind)
         if isinstance(scan, str | Path):
             if asked:
-                budget.make_room(reading_bytes_of(Path(scan)))
+                budget.check_reading(reading_bytes_of(Path(scan)))
             scan = self.ahead.take(Path(scan), series)
         elif not isinstance(scan, Scan):
             scan = scan_from_image(scan, options=self.options)

@@ -1,5 +1,4 @@
 import json
-from contextlib import suppress
 from importlib.util import find_spec
 from math import inf, prod
 from pathlib import Path
@@ -263,14 +262,24 @@ def test_reading_waits_where_it_does_not_fit_beside_the_writing(tiny_bundle, tmp
     scan = ct(tmp_path / "x.nii.gz")
     assert reading_bytes_of(scan) == 30 * 28 * 26 * 6  # int16: as stored, in HU, turned
     assert reading_bytes_of(tmp_path) == inf
-    for limit, waits in (("100GB", False), (f"{budgets.used_bytes(CPU) / 1e6:.0f}MB", True)):
+    roomy, tight = "100GB", f"{(budgets.used_bytes(CPU) + 300e6) / 1e6:.0f}MB"
+    for limit, waits in ((roomy, False), (tight, True)):
         segmenter = Segmenter(tiny_bundle, "cpu", 1, backend="torch", max_memory=limit)
         done, may_end = [], Event()
         segmenter.behind.hand_over(lambda e=may_end, d=done: (e.wait(30), d.append(1)), 10**9)
         read: list[bool] = []
         segmenter.ahead.take = lambda *_, r=read, d=done: (r.append(bool(d)), read_scan(scan))[1]
         Timer(0.3, may_end.set).start()
-        with suppress(ResourceError):  # the small limit is too small for all else, too
-            segmenter.segment(scan)
+        segmenter.segment(scan)
         segmenter.behind.wait()
         assert read == [waits]
+
+
+def test_a_scan_that_does_not_fit_is_not_read(tiny_bundle, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(budgets, "used_bytes", lambda _: USED)
+    scan = ct(tmp_path / "x.nii.gz")
+    segmenter = Segmenter(tiny_bundle, "cpu", 1, backend="torch", max_memory=f"{USED / 1e3:.0f}KB")
+    segmenter.ahead.take = lambda *_: pytest.fail("it was read")
+    with pytest.raises(ResourceError, match="reading the scan needs about") as refused:
+        segmenter.segment(scan)
+    assert refused.value.code == "E_TOO_LARGE"

@@ -7,6 +7,7 @@ what was used stand beside each other in the result.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 import torch
@@ -90,7 +91,20 @@ class Budget:
             used = used_bytes(self.device)
             if self._exceeds(used, buffers) and _let_go([s for s in stages if s is not stage]):
                 used = used_bytes(self.device)
-            self._check(stage, buffers, used, "even a single window of ")
+            self._check(f"even a single window of stage {stage.name}", buffers, used)
+
+    def check_reading(self, needed: float) -> None:
+        """Refuse a scan that does not fit as it is; wait for writing the last one if it has to go.
+
+        Args:
+            needed: bytes that reading takes; infinite if that is unknown.
+
+        Raises:
+            ResourceError: ``E_TOO_LARGE`` with the estimate.
+        """
+        self.make_room(needed)
+        if self.device.type == "cpu" and isfinite(needed):
+            self._check("reading the scan", {"scan": int(needed)}, used_bytes(self.device))
 
     def make_room(self, needed: float) -> Buffers:
         """Return what writing the last case may still need; wait for its end if both do not fit.
@@ -153,7 +167,7 @@ class Budget:
             self._give_up("networks are loaded one at a time")
             used = used_bytes(self.device)
         half = self._exceeds(used, plans[False])
-        self._check(stage, plans[half], used, "")
+        self._check(f"stage {stage.name}", plans[half], used)
         if half:
             self._give_up(f"{stage.name}: sums in half precision")
         if used + sum(plans[half].values()) > self.planned:
@@ -178,14 +192,14 @@ class Budget:
         if what not in self.given_up:
             self.given_up.append(what)
 
-    def _check(self, stage: Stage, buffers: Buffers, used: int, what: str) -> None:
+    def _check(self, what: str, buffers: Buffers, used: int) -> None:
         if not self._exceeds(used, buffers):
             return
         largest = sorted(buffers, key=lambda name: -buffers[name])[:3]
         shares = ", ".join(f"{name} {buffers[name] / MB:.0f}" for name in largest)
         need, limit = used + sum(buffers.values()), self.limit or 0
         raise ResourceError(
-            f"{what}stage {stage.name} needs about {need / MB:.0f} MB ({used / MB:.0f} in use, "
+            f"{what} needs about {need / MB:.0f} MB ({used / MB:.0f} in use, "
             f"{shares}) and may have {limit / MB:.0f} MB; allow more with --max-memory, crop the "
             "scan, or use a bundle with smaller windows",
             code="E_TOO_LARGE",

@@ -1,4 +1,4 @@
-"""What a stage takes of memory, computed before it runs: each array it makes, by size."""
+"""What a stage takes of memory, computed before it runs: each large array it makes, by size."""
 
 from math import prod
 
@@ -55,7 +55,7 @@ def stage_buffers(
         "layers": layer_bytes(plan.architecture, patch, backend),
         "window": answers * 4 * classes * prod(patch),
         "sums": sums,
-        "weights of planes": 2 * 4 * patch[0] * plane,
+        "weights of planes": 4 * slab_planes(padded) * plane,
         "labels": (1 if plan.transpose == (0, 1, 2) else 2) * prod(source),
         "slabs": 12 * slab * source[1] * source[2]
         + (8 + classes) * slab_of_logits * plane

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from cfseg.components import Component, components, keep_largest
+from cfseg.components import components, keep_best, keep_largest
 from cfseg.geometry import Box, TripleMm
 from cfseg.inference.merge import Ids
 from cfseg.recipes.recipe import Clean
@@ -19,7 +19,14 @@ def clean_organs(ids: Ids, spacing_mm: TripleMm, clean: Clean) -> Ids:
     """
     if clean.rule == "largest":
         return keep_largest(ids, clean.labels)
-    return _keep_central(ids, np.asarray(spacing_mm), clean)
+
+    def score(
+        voxels: npt.NDArray[np.float64], offsets: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
+        distance_mm = np.linalg.norm(offsets * np.asarray(spacing_mm), axis=1)
+        return voxels / (1 + distance_mm / clean.centroid_mm)
+
+    return keep_best(ids, clean.labels, score)
 
 
 def drop_small_tumors(
@@ -40,25 +47,3 @@ def drop_small_tumors(
     kept = np.zeros_like(tumor)
     kept[box.slices] = stays[parts]
     return kept
-
-
-def _keep_central(ids: Ids, spacing_mm: np.ndarray, clean: Clean) -> Ids:
-    """Keep the component with the greatest ``voxels / (1 + distance / centroid_mm)``."""
-    organs = np.isin(ids, clean.labels)
-    if not organs.any():
-        return ids
-    centre = np.array([axis.mean() for axis in np.nonzero(organs)])
-    cleaned = ids.copy()
-    for label in clean.labels:
-        parts, found = components(ids == label)
-        if len(found) > 1:
-            best = max(found, key=lambda part: _score(part, centre, spacing_mm, clean.centroid_mm))
-            cleaned[(parts > 0) & (parts != best.label)] = 0
-    return cleaned
-
-
-def _score(
-    part: Component, centre: np.ndarray, spacing_mm: np.ndarray, centroid_mm: float
-) -> float:
-    distance_mm = float(np.linalg.norm((np.asarray(part.centroid) - centre) * spacing_mm))
-    return part.voxels / (1 + distance_mm / centroid_mm)

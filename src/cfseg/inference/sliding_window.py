@@ -2,7 +2,8 @@
 
 The paper predicts without Gaussian weights and without mirroring (2.4); both can be switched on
 and then do what nnU-Net does. Windows go from plane to plane. Only the planes that a window still
-reaches are held; the others are handed on, so memory grows with the window and not with the scan.
+reaches are held; the others are handed on, so memory grows with the window and not with the scan,
+unless the logits of the whole are asked for.
 """
 
 import itertools
@@ -17,6 +18,7 @@ from scipy.ndimage import gaussian_filter1d
 from cfseg.errors import UsageError
 from cfseg.geometry import Box, Triple
 from cfseg.networks.backends import Runner
+from cfseg.preprocessing.prepare import slab_planes
 from cfseg.recipes.recipe import Pad
 
 OnWindow = Callable[[int, int], None]
@@ -159,9 +161,7 @@ def _run(
                 on_window(done, total)
         first, last = max(start, inside.start[0]), min(stop, inside.stop[0])
         if first < last:
-            finished = sums.planes(first, last)
-            if not sums.half:
-                finished /= _outer([by_axis[0][first:last], by_axis[1], by_axis[2]])
+            finished = sums.averages(first, last, by_axis)
             if on_planes is not None:
                 on_planes(finished[:, :, *inside.slices[1:]])
         sums.drop_before(stop)
@@ -222,8 +222,15 @@ class _Sums:
         z, y, x = box.slices
         return self.sums[:, z.start - self.first : z.stop - self.first, y, x]
 
-    def planes(self, start: int, stop: int) -> torch.Tensor:
-        return self.sums[:, start - self.first : stop - self.first]
+    def averages(self, start: int, stop: int, weights: list[torch.Tensor]) -> torch.Tensor:
+        """Return planes divided by the sum of all windows' weights, which are given by axis."""
+        planes = self.sums[:, start - self.first : stop - self.first]
+        if not self.half:  # shares add up to averages
+            z, y, x = weights
+            slab = slab_planes(self.sums.shape[1:])
+            for some, depth in zip(planes.split(slab, 1), z[start:stop].split(slab), strict=True):
+                some /= _outer([depth, y, x])
+        return planes
 
     def drop_before(self, plane: int) -> None:
         """Move on so that ``plane`` is the first, unless all are held; those that are new are 0."""

@@ -27,7 +27,8 @@ def build_graph(
 
     Args:
         plan: gives architecture, classes and the size of the window.
-        weights: by state-dict name, as in an nnU-Net v2 checkpoint. The graph shares their memory.
+        weights: by state-dict name, as in an nnU-Net v2 checkpoint. The graph shares their memory,
+            but for kernels that are cut in two.
         decoder_stop: see :func:`cfseg.networks.build.build_network`.
 
     Raises:

@@ -2,7 +2,7 @@
 
 Logits come plane by plane, and the labels of a plane are found as soon as the logits around it are
 there: classes are compared one by one in slabs of a few planes. Never do all classes lie on the
-CT's grid, and of the logits no more is held than the last plane.
+CT's grid, and of the logits no more is held than the last plane (splines need the whole).
 
 Linear interpolation takes means, with weights that no class changes: a class that nowhere around a
 voxel exceeds the first one, the background, does not win there. So on a CPU a class is brought to
