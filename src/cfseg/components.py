@@ -97,7 +97,8 @@ def keep_best(
     window = cleaned[box.slices]
     parts = _connect(np.where(chosen[box.slices], window, np.uint8(0)))
     statistics = cc3d.statistics(parts, no_slice_conversion=True)
-    voxels, centroids = statistics["voxel_counts"][1:], statistics["centroids"][1:]
+    voxels = statistics["voxel_counts"][1:].astype(np.float64)
+    centroids = statistics["centroids"][1:]
     points = np.zeros(voxels.size + 1)  # part 0 is everything that was not asked about
     points[1:] = score(voxels, centroids - np.average(centroids, axis=0, weights=voxels))
     owner = np.zeros(points.size, dtype=np.uint8)

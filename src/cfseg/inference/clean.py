@@ -23,7 +23,7 @@ def clean_organs(ids: Ids, spacing_mm: TripleMm, clean: Clean) -> Ids:
     def score(
         voxels: npt.NDArray[np.float64], offsets: npt.NDArray[np.float64]
     ) -> npt.NDArray[np.float64]:
-        distance_mm = np.linalg.norm(offsets * np.asarray(spacing_mm), axis=1)
+        distance_mm: npt.NDArray[np.float64] = np.linalg.norm(offsets * spacing_mm, axis=1)
         return voxels / (1 + distance_mm / clean.centroid_mm)
 
     return keep_best(ids, clean.labels, score)

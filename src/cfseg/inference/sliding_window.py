@@ -228,8 +228,9 @@ class _Sums:
         if not self.half:  # shares add up to averages
             z, y, x = weights
             slab = slab_planes(self.sums.shape[1:])
-            for some, depth in zip(planes.split(slab, 1), z[start:stop].split(slab), strict=True):
-                some /= _outer([depth, y, x])
+            depths = torch.split(z[start:stop], slab)
+            for some, depth in zip(torch.split(planes, slab, dim=1), depths, strict=True):
+                some.div_(_outer([depth, y, x]))
         return planes
 
     def drop_before(self, plane: int) -> None:
