@@ -216,14 +216,14 @@ FEW = 2
 
 
 def _cascade(v: Values, scan_file: Path, labels: LabelMap, box: Box, budget: "_Budget") -> Values:
-    timed: dict[str, list[Timed]] = {}
+    timed: dict[str, list[list[float]]] = {}  # of each loading; the networks may be let go
 
     def part(name: str, most: int | None) -> Stage:
         plan = plan_of(name, quick=v["quick"])
 
         def network() -> Timed:
             made = Timed(load(plan, weights_of(plan), CPU, 0, v["backend"]), most)
-            timed.setdefault(name, []).append(made)
+            timed.setdefault(name, []).append(made.seconds)
             return made
 
         return Stage(role_of(name), name, plan, OnDemand(network), CPU, v["backend"])
@@ -243,7 +243,7 @@ def _cascade(v: Values, scan_file: Path, labels: LabelMap, box: Box, budget: "_B
     labels.ids[box.slices] = result.label_map.ids
     write_label_map(Path(v["out"]), labels, scan.source)
     seconds = perf_counter() - start
-    each = {name: [s for t in made for s in t.seconds] for name, made in timed.items()}
+    each = {name: [s for seconds in made for s in seconds] for name, made in timed.items()}
     return {
         "windows": counts,
         "rest": seconds - sum(map(sum, each.values())),

@@ -16,7 +16,7 @@ from cfseg.errors import ResourceError, UsageError
 from cfseg.geometry import Geometry
 from cfseg.inference import budget as budgets
 from cfseg.inference.budget import Budget, parse_size
-from cfseg.inference.buffers import layer_bytes, stage_buffers, weight_bytes
+from cfseg.inference.buffers import COPIES, layer_bytes, stage_buffers, weight_bytes
 from cfseg.inference.cascade import segment_volume
 from cfseg.io import read_scan
 from cfseg.io.behind import WriteBehind
@@ -119,7 +119,7 @@ def test_four_paper_size_networks_on_600_slices_stay_below_4_gb() -> None:
     ]
     for grid, patch in grids:
         plan = paper_plan(grid, patch)
-        network = 2.6 * weight_bytes(PAPER)
+        network = COPIES["openvino"] * weight_bytes(PAPER)
         total = base + ct_and_maps + network + sum(
             stage_buffers(plan, geometry, "openvino").values()
         )  # fmt: skip

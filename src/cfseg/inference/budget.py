@@ -16,7 +16,7 @@ from cfseg.errors import ResourceError, UsageError
 from cfseg.geometry import Geometry, Triple
 from cfseg.inference.buffers import COPIES, Buffers, stage_buffers, weight_bytes
 from cfseg.inference.predictor import Stage
-from cfseg.inference.process_memory import peak_bytes, reset_peak, used_bytes
+from cfseg.inference.process_memory import give_back, peak_bytes, reset_peak, used_bytes
 from cfseg.io.behind import WriteBehind
 from cfseg.networks.backends import OnDemand
 from cfseg.plan import StagePlan
@@ -88,9 +88,7 @@ class Budget:
             buffers = stage_buffers(stage.plan, geometry, stage.backend, half=True)
             buffers["network"] = network_bytes(stage)
             self.make_room(sum(buffers.values()))
-            used = used_bytes(self.device)
-            if self._exceeds(used, buffers) and _let_go([s for s in stages if s is not stage]):
-                used = used_bytes(self.device)
+            used = self._used(buffers, [other for other in stages if other is not stage])
             self._check(f"even a single window of stage {stage.name}", buffers, used)
 
     def check_reading(self, needed: float) -> None:
@@ -104,7 +102,8 @@ class Budget:
         """
         self.make_room(needed)
         if self.device.type == "cpu" and isfinite(needed):
-            self._check("reading the scan", {"scan": int(needed)}, used_bytes(self.device))
+            scan = {"scan": int(needed)}
+            self._check("reading the scan", scan, self._used(scan, []))
 
     def make_room(self, needed: float) -> Buffers:
         """Return what writing the last case may still need; wait for its end if both do not fit.
@@ -162,10 +161,7 @@ class Budget:
         }
         writing = self.make_room(sum(plans[False].values()))
         plans = {half: plan | writing for half, plan in plans.items()}
-        used = used_bytes(self.device)
-        if self._exceeds(used, plans[False]) and _let_go(others):
-            self._give_up("networks are loaded one at a time")
-            used = used_bytes(self.device)
+        used = self._used(plans[False], others)
         half = self._exceeds(used, plans[False])
         self._check(f"stage {stage.name}", plans[half], used)
         if half:
@@ -184,6 +180,23 @@ class Budget:
             "buffers_mb": {name: round(n / MB, 1) for name, n in self.buffers.items() if n},
             "given_up": self.given_up,
         }
+
+    def _used(self, buffers: Buffers, others: Sequence[Stage]) -> int:
+        """Return what is in use; if ``buffers`` do not fit beside it, give back what can be spared.
+
+        Args:
+            buffers: what is wanted beside it.
+            others: those whose networks can be let go.
+        """
+        used = used_bytes(self.device)
+        if self._exceeds(used, buffers):
+            give_back(self.device)
+            used = used_bytes(self.device)
+        if self._exceeds(used, buffers) and _let_go(others):
+            self._give_up("networks are loaded one at a time")
+            give_back(self.device)
+            used = used_bytes(self.device)
+        return used
 
     def _exceeds(self, used: int, buffers: Mapping[str, float]) -> bool:
         return self.limit is not None and used + sum(buffers.values()) > self.limit
@@ -215,6 +228,4 @@ def _let_go(stages: Sequence[Stage]) -> bool:
     loaded = [s.network for s in stages if isinstance(s.network, OnDemand) and s.network.loaded]
     for network in loaded:
         network.let_go()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
     return bool(loaded)

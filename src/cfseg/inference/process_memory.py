@@ -1,5 +1,6 @@
 """What this process holds in memory, and the most that it held."""
 
+import ctypes
 import sys
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,16 @@ def used_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
     return _status("VmRSS") or _largest_ever()
+
+
+def give_back(device: torch.device) -> None:
+    """Return to the system, or to the GPU, what is kept only to be used again, if that is known."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
+        if trim is not None:
+            trim(0)
 
 
 def peak_bytes(device: torch.device) -> int:
