@@ -28,6 +28,8 @@ SECTIONS = (
     "accuracy",
 )
 
+DEFAULT_STEP = 0.6
+"""Of the bundle that ``cfseg bundle create`` makes of one network (the recipe ``paper``)."""
 SMALL_REGION_MM = 240.0
 """Of the region on which all windows of the fine networks run."""
 TOO_LITTLE = {False: "2GB", True: "300MB"}
@@ -100,7 +102,7 @@ class Bench:
             found[f"nnU-Net 120 {name}"] = run("stock", **values)
             values = self._file_to_file(self.scan(), "ours", most=1, **more)
             found[f"cfseg 120 {name}"] = run("ours", **values)
-        cropped = self._file_to_file(self.scan(), "ours", most=1, crop=True, step=1.0)
+        cropped = self._file_to_file(self.scan(), "ours", most=1, crop=True, step=DEFAULT_STEP)
         found["cfseg 120 cropped"] = run("ours", **cropped)
         return found
 
@@ -119,7 +121,7 @@ class Bench:
     def defaults(self) -> Values:
         """Each with its defaults, on a scan of two windows."""
         scan = self.scan(64, 2.5, 200)
-        ours = {"crop": True, "step": 1.0}
+        ours = {"crop": True, "step": DEFAULT_STEP}
         graph = self.scratch / "int8.xml"
         made = run("small", **self.common | {"plan": "whole", "scan": scan, "graph": graph})
         small = None if "refused" in made else ours | {"graph": graph}

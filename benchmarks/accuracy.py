@@ -18,21 +18,26 @@ from cfseg.segmenter import Segmenter
 Values = dict[str, Any]
 HALF = ("step.coarse=0.5", "step.tumor=0.5", "step.organ=0.5")
 AS_NNUNET = (*HALF, "mirror=true", "gaussian=true")
-ALONE = ("stages=coarse",)
-"""One network over the body: the coarse one, as it was trained on whole scans."""
+ALONE = ("stages=coarse", "step.coarse=0.6")
+"""One network over the body: the coarse one, as it was trained on whole scans, and as
+``cfseg bundle create --coarse`` makes a bundle of it (the recipe ``paper``)."""
 VARIANTS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("cascade", "default", (), "fp32"),
     ("cascade", "step 0.5 in all stages", HALF, "fp32"),
+    ("cascade", "step 0.5 in all stages, Gaussian", (*HALF, "gaussian=true"), "fp32"),
     ("cascade", "step 0.5, mirroring, Gaussian", AS_NNUNET, "fp32"),
     ("cascade", "step 0.75 in the fine stages", ("step.tumor=0.75", "step.organ=0.75"), "fp32"),
     ("cascade", "step 1 in the fine stages", ("step.tumor=1", "step.organ=1"), "fp32"),
     ("cascade", "coarse decoder stopped at 1/4", ("decoder_stop=2",), "fp32"),
     ("cascade", "padded by the edge", ("pad=edge",), "fp32"),
     ("cascade", "default", (), "int8"),
-    ("one network", "step 1 (default)", ALONE, "fp32"),
+    ("one network", "step 0.6 (default)", ALONE, "fp32"),
+    ("one network", "step 0.75", (*ALONE, "step.coarse=0.75"), "fp32"),
+    ("one network", "step 1", (*ALONE, "step.coarse=1"), "fp32"),
+    ("one network", "step 0.5, Gaussian", (*ALONE, *HALF, "gaussian=true"), "fp32"),
     ("one network", "step 0.5", (*ALONE, *HALF), "fp32"),
     ("one network", "step 0.5, mirroring, Gaussian", (*ALONE, *AS_NNUNET), "fp32"),
-    ("one network", "step 1 (default)", ALONE, "int8"),
+    ("one network", "step 0.6 (default)", ALONE, "int8"),
 )
 """What is measured: networks, settings, what is set, precision. The first of its kind in fp32 is
 the default, and the others are compared with it."""

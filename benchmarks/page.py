@@ -95,7 +95,7 @@ def _rest(n: Values) -> str:
     return (
         "\n## Everything but the network\n\nFile to file, one network over the whole field; one "
         "window is run and its logits repeated, its time taken off (`--only rest`). *equal* has "
-        "mirroring and Gaussian on, *cropped* the body crop and step 1.\n\n"
+        "mirroring and Gaussian on, *cropped* the body crop and step 0.6.\n\n"
         + table("what|seconds|of these reading|peak MB", rows)
     )
 
@@ -182,8 +182,9 @@ def _labels(n: Values) -> str:
 
 def _defaults(n: Values) -> str:
     return (
-        "\n## Against nnUNetPredictor, each with its defaults\n\ncfseg: body crop, step 1, no "
-        "mirroring, no Gaussian; nnU-Net: step 0.5, mirroring, Gaussian (`--only defaults`).\n\n"
+        "\n## Against nnUNetPredictor, each with its defaults\n\ncfseg: body crop, step 0.6, no "
+        "mirroring, no Gaussian; nnU-Net: step 0.5, mirroring, Gaussian (`--only defaults`). The "
+        "scan of the pairs has two windows, at any step.\n\n"
         + _pair(n, "defaults")
         + _whole(n, "defaults", "cfseg 120 cropped", "nnU-Net 120 equal")
         + _int8(n)
@@ -230,7 +231,8 @@ def _accuracy(n: Values) -> str:
         f"\n## Accuracy\n\nThe bundled model on {len(found['variants'][0]['organs'])} phantoms "
         "that no training saw (`--only accuracy`). The mean DSC is over the organs that a case "
         "has, then over cases; tumors over cases that have any. *One network* is the coarse one "
-        f"over the body.\n\n{table(head, rows)}\n{_int8_check(found['int8'])}\n"
+        "over the body. The model was trained without mirroring, as left and right organs have "
+        f"labels of their own; mirrored it knows neither.\n\n{table(head, rows)}\n{_int8_check(found['int8'])}\n"
     )
 
 
