@@ -232,7 +232,8 @@ def _accuracy(n: Values) -> str:
         "that no training saw (`--only accuracy`). The mean DSC is over the organs that a case "
         "has, then over cases; tumors over cases that have any. *One network* is the coarse one "
         "over the body. The model was trained without mirroring, as left and right organs have "
-        f"labels of their own; mirrored it knows neither.\n\n{table(head, rows)}\n{_int8_check(found['int8'])}\n"
+        f"labels of their own; mirrored it knows neither.\n\n{table(head, rows)}\n"
+        f"{_int8_check(found['int8'])}\n"
     )
 
 
