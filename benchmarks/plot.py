@@ -31,7 +31,7 @@ def draw_cascade(found: list[Values], path: Path) -> None:
     right.set_ylabel("peak memory (MB)")
     for axes in (left, right):
         axes.set_xlabel("slices")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * axes.dataLim.y1)
         axes.set_xlim(left=0)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
