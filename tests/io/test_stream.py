@@ -63,9 +63,10 @@ def test_no_damage_goes_unnoticed(tmp_path_factory, position: int, flips: int) -
     data = bytearray(PACKED)
     data[position] ^= flips
     path = tmp_path_factory.getbasetemp() / "damaged.gz"
+    found: object
     try:
         found = contents(path, bytes(data))
     except InputError as error:
-        assert error.code == "E_CORRUPT"
-    else:  # a few bits may say the same in another way, and every inflater takes them
-        assert found == (CONTENTS, True)
+        found = error.code
+    # A few bits may say the same in another way, and every inflater takes them.
+    assert found in ("E_CORRUPT", (CONTENTS, True))
