@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks import page
 from benchmarks.accuracy import VARIANTS
-from benchmarks.cases import PAPER_SIZES, synthetic_scan
+from benchmarks.cases import DEFAULT_STEP, PAPER_SIZES, synthetic_scan
 from benchmarks.plot import draw_cascade
 from benchmarks.run import ROOT, Values, rounds, run
 
@@ -28,8 +28,6 @@ SECTIONS = (
     "accuracy",
 )
 
-DEFAULT_STEP = 0.6
-"""Of the bundle that ``cfseg bundle create`` makes of one network (the recipe ``paper``)."""
 SMALL_REGION_MM = 240.0
 """Of the region on which all windows of the fine networks run."""
 TOO_LITTLE = {False: "2GB", True: "300MB"}

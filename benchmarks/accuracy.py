@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.cases import DEFAULT_STEP
 from cfseg.bundle.bundle import default_bundle
 from cfseg.dataset.cases import read_cases, read_labels
 from cfseg.errors import ModelError, UsageError
@@ -18,7 +19,7 @@ from cfseg.segmenter import Segmenter
 Values = dict[str, Any]
 HALF = ("step.coarse=0.5", "step.tumor=0.5", "step.organ=0.5")
 AS_NNUNET = (*HALF, "mirror=true", "gaussian=true")
-ALONE = ("stages=coarse", "step.coarse=0.6")
+ALONE = ("stages=coarse", f"step.coarse={DEFAULT_STEP}")
 """One network over the body: the coarse one, as it was trained on whole scans, and as
 ``cfseg bundle create --coarse`` makes a bundle of it (the recipe ``paper``)."""
 VARIANTS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
@@ -31,13 +32,13 @@ VARIANTS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("cascade", "coarse decoder stopped at 1/4", ("decoder_stop=2",), "fp32"),
     ("cascade", "padded by the edge", ("pad=edge",), "fp32"),
     ("cascade", "default", (), "int8"),
-    ("one network", "step 0.6 (default)", ALONE, "fp32"),
+    ("one network", f"step {DEFAULT_STEP} (default)", ALONE, "fp32"),
     ("one network", "step 0.75", (*ALONE, "step.coarse=0.75"), "fp32"),
     ("one network", "step 1", (*ALONE, "step.coarse=1"), "fp32"),
     ("one network", "step 0.5, Gaussian", (*ALONE, *HALF, "gaussian=true"), "fp32"),
     ("one network", "step 0.5", (*ALONE, *HALF), "fp32"),
     ("one network", "step 0.5, mirroring, Gaussian", (*ALONE, *AS_NNUNET), "fp32"),
-    ("one network", "step 0.6 (default)", ALONE, "int8"),
+    ("one network", f"step {DEFAULT_STEP} (default)", ALONE, "int8"),
 )
 """What is measured: networks, settings, what is set, precision. The first of its kind in fp32 is
 the default, and the others are compared with it."""

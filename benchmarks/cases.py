@@ -11,9 +11,12 @@ from cfseg.geometry import Box, Geometry, Triple, TripleMm
 from cfseg.networks.build import build_network
 from cfseg.phantoms.phantom import generate
 from cfseg.plan import Architecture, Intensity, Role, StagePlan
+from cfseg.recipes.recipe import load
 from cfseg.volume import LabelMap, Volume
 
 SEED = 990_010
+DEFAULT_STEP = load("paper").cascade.step.coarse
+"""Of the bundle that ``cfseg bundle create`` makes of one network."""
 PAPER_SIZES: dict[int, float] = {
     55: 5.0, 100: 5.0, 150: 3.0, 215: 2.5, 334: 1.5, 448: 1.0, 499: 1.0, 554: 1.0,
 }  # fmt: skip

@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from statistics import mean, median
 
+from benchmarks.cases import DEFAULT_STEP
 from benchmarks.run import Values
 from cfseg.costs import stage_tables
 from cfseg.evaluation.cells import Table, quantity_cell
@@ -95,7 +96,7 @@ def _rest(n: Values) -> str:
     return (
         "\n## Everything but the network\n\nFile to file, one network over the whole field; one "
         "window is run and its logits repeated, its time taken off (`--only rest`). *equal* has "
-        "mirroring and Gaussian on, *cropped* the body crop and step 0.6.\n\n"
+        f"mirroring and Gaussian on, *cropped* the body crop and step {DEFAULT_STEP}.\n\n"
         + table("what|seconds|of these reading|peak MB", rows)
     )
 
@@ -182,9 +183,10 @@ def _labels(n: Values) -> str:
 
 def _defaults(n: Values) -> str:
     return (
-        "\n## Against nnUNetPredictor, each with its defaults\n\ncfseg: body crop, step 0.6, no "
-        "mirroring, no Gaussian; nnU-Net: step 0.5, mirroring, Gaussian (`--only defaults`). The "
-        "scan of the pairs has two windows, at any step.\n\n"
+        "\n## Against nnUNetPredictor, each with its defaults\n\ncfseg: body crop, step "
+        f"{DEFAULT_STEP}, no mirroring, no Gaussian; nnU-Net: step 0.5, mirroring, Gaussian "
+        "(`--only defaults`). The scan of the pairs has two windows, at step "
+        f"{DEFAULT_STEP} as at 1.\n\n"
         + _pair(n, "defaults")
         + _whole(n, "defaults", "cfseg 120 cropped", "nnU-Net 120 equal")
         + _int8(n)

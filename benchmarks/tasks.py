@@ -9,6 +9,7 @@ from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter, time
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -91,10 +92,15 @@ def ours(v: Values) -> Values:
     return {"seconds": seconds, "forwards": timed.calls, "each": timed.seconds}
 
 
+def stock_tools() -> ModuleType:
+    """Return the tests' module that drives nnU-Net's own code."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "inference"))
+    return import_module("stock")
+
+
 def stock(v: Values) -> Values:
     """The same with nnU-Net's own predictor, reader and writer."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "inference"))
-    tools = import_module("stock")
+    tools = stock_tools()
     plan = plan_of(v["plan"], quick=v["quick"])
     with tools.quiet():
         from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
@@ -155,19 +161,18 @@ def labels(v: Values) -> Values:
     """
     from cfseg.segmenter import Segmenter
 
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "inference"))
-    tools = import_module("stock")
+    tools = stock_tools()
     bundle = default_bundle()
     stages, volume = Segmenter(backend=v["backend"]).stages, read_scan(Path(v["scan"])).volume
     loaded = [stage for stage in (stages.coarse, *stages.tumor, stages.organ) if stage is not None]
     entries = {entry.name: entry for entry in read_manifest(bundle).stages}
-    same = {}
+    windows, same = Windows(0.5, gaussian=True, mirror=True), {}
     for stage in loaded:
         entry = entries[stage.name]
         weights = read_weights(bundle / entry.weights, entry.sha256)
-        ids = predict_labels(stage, volume, Windows(0.5, gaussian=True, mirror=True)).ids
+        ids = predict_labels(stage, volume, windows).ids
         same[stage.name] = {
-            name: float(np.mean(ids == other(stage.plan, weights, volume, 0.5, True, True)))
+            name: float(np.mean(ids == other(stage.plan, weights, volume, windows)))
             for name, other in (("fp32", tools.reference_predict), ("stock", tools.stock_predict))
         }
     return {"same": same, "voxels": volume.hu.size}
@@ -206,7 +211,7 @@ class _Budget(Budget):
 
     others: tuple[Stage, ...] = ()
 
-    def sums(self, stage: Stage, geometry: Geometry, others: Sequence[Stage], **more: bool) -> Any:
+    def sums(self, stage: Stage, geometry: Geometry, others: Sequence[Stage], **more: int) -> Any:
         """As ever, with the others."""
         return super().sums(stage, geometry, [*others, *self.others], **more)
 

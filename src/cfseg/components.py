@@ -62,10 +62,7 @@ def components(mask: _Mask | _Ids) -> tuple[_Parts, list[Component]]:
 
 def largest_component(mask: _Mask) -> _Mask:
     """Return the largest part of a mask; of equal ones the first; an empty mask stays empty."""
-    parts, found = components(mask)
-    if not found:
-        return np.zeros(mask.shape, dtype=np.bool_)
-    return np.asarray(parts == max(found, key=lambda part: part.voxels).label)
+    return keep_largest(mask.view(np.uint8), (1,)).view(np.bool_)
 
 
 def keep_largest(ids: _Ids, labels: Sequence[int]) -> _Ids:

@@ -20,7 +20,7 @@ SPINS = 10_000
 
 Left alone it looks 300 000 times, and holds a core by then that OpenVINO's threads need: networks
 take 15 to 20 % longer. With 0 it sleeps at once, and what comes between the networks takes a fifth
-longer. Measured with libgomp on two cores.
+longer. Seen with libgomp on two cores; ``GOMP_SPINCOUNT=0 cfseg benchmark SCAN --steps`` shows it.
 """
 _SPINCOUNT = "GOMP_SPINCOUNT"
 _T = TypeVar("_T")

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from cfseg.inference.sliding_window import Windows
 from cfseg.plan import StagePlan
 from cfseg.volume import Volume
 
@@ -165,15 +166,13 @@ def stock_predict(
     plan: StagePlan,
     weights: Mapping[str, torch.Tensor],
     volume: Volume,
-    step: float,
-    gaussian: bool = False,
-    mirror: bool = False,
+    windows: Windows,
 ) -> npt.NDArray[np.uint8]:
     """Return the FLARE labels (Z, Y, X) that nnU-Net's own predictor finds, on the CPU."""
     with quiet():
         stock = Stock(plan)
         data, properties = stock.prepare(volume)
-        predictor = stock_predictor(stock, weights, step, gaussian, mirror)
+        predictor = stock_predictor(stock, weights, windows.step, windows.gaussian, windows.mirror)
         logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data))
         return stock.labels(logits, properties)
 
@@ -213,19 +212,18 @@ def reference_predict(
     plan: StagePlan,
     weights: Mapping[str, torch.Tensor],
     volume: Volume,
-    step: float,
-    gaussian: bool = False,
-    mirror: bool = False,
+    windows: Windows,
 ) -> npt.NDArray[np.uint8]:
     """Return the FLARE labels (Z, Y, X) of a plain loop that adds up logits in float32."""
     with quiet(), torch.inference_mode():
         stock = Stock(plan)
         data, properties = stock.prepare(volume)
         network = stock.network(weights)
-        if mirror:
+        if windows.mirror:
             network = mirrored(network)
-        bell = bell_of(plan.patch) if gaussian else 1.0
-        logits = reference_logits(network, data[0], plan.patch, step, len(plan.labels), bell)
+        bell = bell_of(plan.patch) if windows.gaussian else 1.0
+        classes = len(plan.labels)
+        logits = reference_logits(network, data[0], plan.patch, windows.step, classes, bell)
         return stock.labels(torch.from_numpy(logits), properties)
 
 

@@ -52,9 +52,10 @@ def test_the_bundled_networks_agree(
         pytest.skip(f"the bundled model has no {role} stage")
     weights = read_weights(bundle / entry.weights, entry.sha256)
     stage = Stage(entry.role, entry.name, entry.plan, load_network(entry.plan, weights, CPU), CPU)
-    ids = predict_labels(stage, volume, Windows(STEP, gaussian, mirror)).ids
-    reference = reference_predict(entry.plan, weights, volume, STEP, gaussian, mirror)
-    stock = stock_predict(entry.plan, weights, volume, STEP, gaussian, mirror)
+    windows = Windows(STEP, gaussian, mirror)
+    ids = predict_labels(stage, volume, windows).ids
+    reference = reference_predict(entry.plan, weights, volume, windows)
+    stock = stock_predict(entry.plan, weights, volume, windows)
     print(
         f"{role}: {np.mean(ids == reference):.6%} with the reference, "
         f"{np.mean(ids == stock):.6%} with stock nnU-Net"

@@ -72,22 +72,22 @@ def test_agrees_with_the_reference_and_with_stock_nnunet(step, spacing_mm) -> No
     weights = weights_of(plan)
     ids = predict(stage_of(plan, weights), volume, Windows(step)).label_map().ids
     assert np.unique(ids).size >= 3
-    assert agreement(ids, reference_predict(plan, weights, volume, step)) >= 0.9999
-    assert agreement(ids, stock_predict(plan, weights, volume, step)) >= 0.998
+    assert agreement(ids, reference_predict(plan, weights, volume, Windows(step))) >= 0.9999
+    assert agreement(ids, stock_predict(plan, weights, volume, Windows(step))) >= 0.998
 
 
 def test_agrees_on_transposed_axes() -> None:
     plan, volume = plan_of((2.1, 3.2, 2.1), transpose=(1, 0, 2)), smooth_scan()
     weights = weights_of(plan)
     ids = predict(stage_of(plan, weights), volume, Windows(0.5)).label_map().ids
-    assert agreement(ids, reference_predict(plan, weights, volume, 0.5)) >= 0.9999
+    assert agreement(ids, reference_predict(plan, weights, volume, Windows(0.5))) >= 0.9999
 
 
 def test_agrees_on_a_scan_smaller_than_a_window() -> None:
     plan, volume = plan_of(), smooth_scan((9, 30, 27))
     weights = weights_of(plan)
     ids = predict(stage_of(plan, weights), volume, Windows(0.5)).label_map().ids
-    assert agreement(ids, reference_predict(plan, weights, volume, 0.5)) >= 0.9999
+    assert agreement(ids, reference_predict(plan, weights, volume, Windows(0.5))) >= 0.9999
 
 
 @pytest.mark.parametrize(("gaussian", "mirror"), [(True, False), (False, True), (True, True)])
