@@ -4,6 +4,8 @@ An error says what is wrong, where, and what to do about it, in one sentence eac
 command line prints the message without a traceback and exits with :attr:`CfsegError.exit_code`.
 """
 
+from collections.abc import Sequence
+
 EXIT_OK = 0
 EXIT_INTERNAL = 1
 EXIT_USAGE = 2
@@ -13,6 +15,26 @@ EXIT_MODEL = 5
 EXIT_RESOURCE = 6
 EXIT_SIGINT = 130
 EXIT_SIGTERM = 143
+
+
+def exit_code(done: int, codes: Sequence[str]) -> int:
+    """Return what a run over many cases exits with, if nothing ended it early.
+
+    Of several that fit, the greatest of this order counts: 130 and 143 (stopped), 1 (a bug ended
+    the run), 2 (wrong call), 5 (the model), 6 (disk or memory ended the run, or left nothing done),
+    4 (nothing done), 3 (some not done), 0. All but the last three end a run as an exception does.
+
+    Args:
+        done: cases that ended well.
+        codes: the error codes of those that did not.
+    """
+    if done:
+        return EXIT_PARTIAL if codes else EXIT_OK
+    return EXIT_RESOURCE if RESOURCE_CODES.intersection(codes) else EXIT_NONE_DONE
+
+
+RESOURCE_CODES = frozenset({"E_DISK", "E_OOM", "E_RESOURCE", "E_WRITE", "E_DEVICE"})
+"""What the machine ran out of, not what is wrong with an input."""
 
 
 class CfsegError(Exception):

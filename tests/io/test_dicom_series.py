@@ -422,7 +422,7 @@ def test_d05_a_tilted_gantry_is_resampled_and_its_labels_come_back(tmp_path: Pat
 def test_d03_each_series_by_its_number(tmp_path: Path):
     folder = save(tmp_path / "s")
     save(folder, put(ALL, SeriesInstanceUID="9.9.9"), numbers=range(6), name="B{}")
-    from cfseg.io.dicom import series_of
+    from cfseg.io.dicom_index import series_of
 
     assert len(series_of(folder)) == 2
     sizes = {len(read_scan(folder, series=number).volume.hu) for number in (1, 2)}

@@ -65,7 +65,7 @@ def _cases(scan: Path, options: ReadingOptions) -> list[tuple[str, Path, int | N
 
 
 def _count_series(folder: Path, options: ReadingOptions) -> int:
-    from cfseg.io.dicom import series_of
+    from cfseg.io.dicom_index import series_of
 
     try:
         return len(series_of(folder, options))

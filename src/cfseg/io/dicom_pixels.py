@@ -11,6 +11,7 @@ from pydicom.pixels import get_decoder  # type: ignore[attr-defined]
 
 from cfseg.errors import InputError
 from cfseg.io.dicom_stack import Slice, Stack
+from cfseg.io.dicom_tags import corrupt
 from cfseg.io.hounsfield import AIR_HU
 from cfseg.io.memory import check_memory
 from cfseg.io.nifti import MAX_VOXELS, reading_bytes
@@ -124,8 +125,3 @@ def _check_decoder(path: Path, dataset: Dataset) -> None:
             "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg",
             code="E_DECODER",
         )
-
-
-def corrupt(path: Path, what: str) -> InputError:
-    """Return the refusal of a damaged file."""
-    return InputError(f"{path} is damaged: {what}; copy it again", code="E_CORRUPT")

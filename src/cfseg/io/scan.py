@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def read_scan(
         case: identifier; by default made from the name.
         options: what to do where it would be refused.
         series: which series of a folder that holds several, counted from 1 in the order of
-            :func:`cfseg.io.dicom.series_of`.
+            :func:`cfseg.io.dicom_index.series_of`.
 
     Raises:
         InputError: the input is refused; the code says why.
@@ -68,8 +68,12 @@ def read_scan(
     with _naming(path):
         if path.is_dir():
             from cfseg.io.dicom import read_series
+            from cfseg.io.dicom_index import files_of
 
-            return _scan(read_series(path, options, series), case or case_id(path))
+            files, notes = files_of(path, options, series)
+            stored = read_series(files, options)
+            stored = replace(stored, notes=(*notes, *stored.notes))
+            return _scan(stored, case or case_id(path))
         return _scan(read_nifti(path, options), case or case_id(path))
 
 
