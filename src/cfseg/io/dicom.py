@@ -7,14 +7,20 @@ Readers that take what they find turn a missing slice, a tilt or a localizer int
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 
+from cfseg.errors import InputError
 from cfseg.io.affine import SNAP_LIMIT
-from cfseg.io.dicom_pixels import offset_note, read_values, stored_pixels
-from cfseg.io.dicom_stack import Stack, build_stack, drop_duplicates, make_slice
-from cfseg.io.dicom_tags import corrupt, header_of, quiet
+from cfseg.io.dicom_acquisitions import split_acquisitions
+from cfseg.io.dicom_frames import images_of, is_localizer
+from cfseg.io.dicom_pixels import offset_note, read_values
+from cfseg.io.dicom_stack import Slice, Stack, build_stack, drop_duplicates, make_slice
+from cfseg.io.dicom_stored import stored_values
+from cfseg.io.dicom_tags import number, quiet
 from cfseg.io.nifti import StoredImage
 from cfseg.io.options import AS_IS, ReadingOptions
 from cfseg.io.shear import angle_error
@@ -40,23 +46,71 @@ def read_series(
         InputError: it is not a single, complete, regular CT volume in Hounsfield units.
     """
     with quiet():
-        slices = []
-        for path in files:
-            header = header_of(path)
-            if header is None:
-                raise corrupt(path, "it holds no image")
-            slices.append(make_slice(path, header))
-        slices, duplicates = drop_duplicates(slices, stored_pixels)
+        slices, localizers = _slices(files)
+        slices, chosen = _one_acquisition(slices, acquisition)
+        slices, duplicates = drop_duplicates(slices, _pixels)
         stack, dropped = build_stack(slices, allow_gaps=options.allow_gaps)
         source = SourceGrid.from_header(_header(stack), stack.shape, options)
         values = read_values(stack, options)
-    notes = [*duplicates, *dropped, *offset_note(stack, options), *_announced(stack)]
+        about = [*offset_note(stack, options), *_announced(stack)]
+    notes = [*localizers, *chosen, *duplicates, *dropped, *about]
     return StoredImage(values, source, (*notes, *source.notes), _digest(stack))
 
 
 def count_acquisitions(files: Sequence[Path]) -> int:
-    """Return how many volumes a series holds: each position as often, with other pixels."""
-    raise NotImplementedError
+    """Return how many volumes a series holds: each position so often, with other pixels.
+
+    It is 1 where they cannot be told apart, too; :func:`read_series` says why then.
+
+    Args:
+        files: of one series, in any order.
+
+    Raises:
+        InputError: a file is damaged, or no CT image.
+    """
+    with quiet():
+        return len(split_acquisitions(_slices(files)[0], _pixels))
+
+
+def _slices(files: Sequence[Path]) -> tuple[list[Slice], list[str]]:
+    """Return the slices of a series, and a note about frames that are localizers."""
+    images = [image for path in files for image in images_of(path)]
+    localizers = [image for image in images if image.frame is not None and is_localizer(image)]
+    if len(localizers) == len(images):
+        raise InputError(
+            f"{files[0].parent} holds localizers only, no CT volume; pass the folder of the scan",
+            code="E_FORMAT",
+        )
+    slices = [make_slice(image) for image in images if image not in localizers]
+    if not localizers:
+        return slices, []
+    names = ", ".join(image.name for image in localizers[:5])
+    return slices, [f"localizer_skipped: {len(localizers)} frames are localizers: {names}"]
+
+
+def _one_acquisition(
+    slices: list[Slice], acquisition: int | None
+) -> tuple[list[Slice], list[str]]:
+    parts = split_acquisitions(slices, _pixels)
+    if acquisition is not None:
+        if not 1 <= acquisition <= len(parts):
+            raise InputError(
+                f"there is no acquisition {acquisition}: the series holds {len(parts)}; give a "
+                f"number from 1 to {len(parts)}"
+            )
+        return parts[acquisition - 1], [f"acquisition: {acquisition} of {len(parts)}"]
+    if len(parts) > 1:
+        first, second = (part[0].image.name for part in parts[:2])
+        raise InputError(
+            f"the series holds {len(parts)} acquisitions of the same place ({first} and {second} "
+            "are of two); pass --all-series to make a case of each",
+            code="E_DUPLICATE_SLICES",
+        )
+    return slices, []
+
+
+def _pixels(item: Slice) -> npt.NDArray[Any]:
+    return next(stored_values([item.image]))
 
 
 def _header(stack: Stack) -> nib.Nifti1Header:
@@ -77,28 +131,28 @@ def _header(stack: Stack) -> nib.Nifti1Header:
 
 def _announced(stack: Stack) -> list[str]:
     """Return a note if the headers count more images than there are; missing ends show so alone."""
-    announced = max(_count(item.header.get("ImagesInAcquisition")) for item in stack.slices)
+    announced = max(number(i.image.header, "ImagesInAcquisition") or 0 for i in stack.slices)
     if announced <= len(stack.slices):
         return []
     return [
-        f"slices_announced: {len(stack.slices)} of {announced} images of the acquisition are here"
+        f"slices_announced: {len(stack.slices)} of {announced:.0f} images of the acquisition are "
+        "here"
     ]
 
 
-def _count(value: object) -> int:
-    try:
-        return int(str(value))
-    except ValueError:
-        return 0
-
-
 def _digest(stack: Stack) -> str:
-    """Return one digest of the files of the series, whatever they are called."""
-    parts = []
-    for item in stack.slices:
-        digest = hashlib.sha256()
-        with item.path.open("rb") as handle:
-            while chunk := handle.read(CHUNK):
-                digest.update(chunk)
-        parts.append(digest.digest())
+    """Return one digest of the files of the series and of its frames, whatever they are called."""
+    digests = {path: _file_digest(path) for path in {item.image.path for item in stack.slices}}
+    parts = [
+        digests[item.image.path] + (b"" if item.image.frame is None else b"%d" % item.image.frame)
+        for item in stack.slices
+    ]
     return hashlib.sha256(b"".join(sorted(parts))).hexdigest()
+
+
+def _file_digest(path: Path) -> bytes:
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while chunk := handle.read(CHUNK):
+            digest.update(chunk)
+    return digest.digest()

@@ -1,22 +1,23 @@
 """The voxels of a DICOM series in HU."""
 
-from pathlib import Path
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pydicom
-from pydicom.dataset import Dataset
-from pydicom.pixels import get_decoder  # type: ignore[attr-defined]
 
 from cfseg.errors import InputError
+from cfseg.io.dicom_frames import Image
 from cfseg.io.dicom_stack import Slice, Stack
-from cfseg.io.dicom_tags import corrupt
+from cfseg.io.dicom_stored import stored_values
+from cfseg.io.dicom_tags import as_shown, given, number, text, whole
 from cfseg.io.hounsfield import AIR_HU
 from cfseg.io.memory import check_memory
 from cfseg.io.nifti import MAX_VOXELS, reading_bytes
 from cfseg.io.options import ReadingOptions
 
+MAX_RESCALE = 1e6
+"""A slope or intercept beyond is no rescale to HU, and would overflow."""
 _Pixels = npt.NDArray[np.int16] | npt.NDArray[np.float32]
 
 
@@ -31,15 +32,25 @@ def read_values(stack: Stack, options: ReadingOptions) -> _Pixels:
             code="E_TOO_LARGE",
         )
     check_memory(f"reading a series of {stack.shape} voxels", reading_bytes(voxels, np.dtype("f4")))
+    rescales = [_rescale(item.image, options.hu_offset) for item in stack.slices]
     volume: npt.NDArray[Any] = np.empty((len(stack.slices), rows, columns), dtype=np.int16)
-    for index, item in enumerate(stack.slices):
-        plane = _hu(item, options.hu_offset)
-        if volume.dtype == np.int16 and not _fits_int16(plane):
-            volume = volume.astype(np.float32)
-        volume[index] = plane
+    for indices in _by_file(stack.slices):
+        images = [stack.slices[index].image for index in indices]
+        for index, image, stored in zip(indices, images, stored_values(images), strict=True):
+            plane = _hu(image, stored, *rescales[index])
+            if volume.dtype == np.int16 and not _fits_int16(plane):
+                volume = volume.astype(np.float32)
+            volume[index] = plane
     if stack.filling is not None:
         volume = stack.filling.fill(volume)
     return volume.transpose(2, 1, 0)
+
+
+def _by_file(slices: tuple[Slice, ...]) -> list[list[int]]:
+    """Return the indices of the slices of each file, in the order in which they lie there."""
+    images = [item.image for item in slices]
+    order = sorted(range(len(slices)), key=lambda i: (images[i].path, images[i].frame or 0))
+    return [list(group) for _, group in groupby(order, key=lambda i: images[i].path)]
 
 
 def _fits_int16(plane: npt.NDArray[np.float64]) -> bool:
@@ -48,80 +59,85 @@ def _fits_int16(plane: npt.NDArray[np.float64]) -> bool:
     return bool(inside and (plane == np.rint(plane)).all())
 
 
-def _hu(item: Slice, offset: float | None) -> npt.NDArray[np.float64]:
-    """Return one slice in HU; its own slope and intercept, its padding as air.
+def _rescale(image: Image, offset: float | None) -> tuple[float, float]:
+    """Return slope and intercept of one image.
 
     Args:
-        item: the slice.
-        offset: takes the place of an intercept where the slice has no rescale at all.
+        image: any one.
+        offset: takes the place of an intercept where the image has no rescale at all.
+
+    Raises:
+        InputError: ``E_NOT_HU``, they do not give HU.
     """
-    header = item.header
-    slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
-    unit = str(header.get("RescaleType") or "HU")
-    if offset is not None and _lacks_rescale(item):
+    header = image.header
+    slope, intercept = number(header, "RescaleSlope"), number(header, "RescaleIntercept")
+    if offset is not None and _lacks_rescale(image):
         slope, intercept = 1.0, offset
-    if slope is None or intercept is None or unit not in ("HU", "US"):
-        raise InputError(
-            f"{item.path} gives no way to Hounsfield units (RescaleSlope {slope}, "
-            f"RescaleIntercept {intercept}, RescaleType {unit}); export the original series, or "
-            f"pass the intercept if it lacks both, as in --hu-offset {AIR_HU}",
-            code="E_NOT_HU",
-        )
-    stored = stored_pixels(item)
-    hu = stored * float(slope) + float(intercept)
-    padding = header.get("PixelPaddingValue")
+    if (
+        slope is not None
+        and intercept is not None
+        and 0 < abs(slope) <= MAX_RESCALE
+        and abs(intercept) <= MAX_RESCALE
+        and (text(header, "RescaleType") or "HU") in ("HU", "US")
+    ):
+        return slope, intercept
+    advice = "export the original series"
+    if _lacks_rescale(image):
+        advice += f", or pass the intercept, as in --hu-offset {AIR_HU}"
+    raise InputError(
+        f"{image.path} gives no way to Hounsfield units (RescaleSlope "
+        f"{as_shown(header, 'RescaleSlope')}, RescaleIntercept "
+        f"{as_shown(header, 'RescaleIntercept')}, RescaleType {as_shown(header, 'RescaleType')}); "
+        f"{advice}",
+        code="E_NOT_HU",
+    )
+
+
+def _lacks_rescale(image: Image) -> bool:
+    names = ("RescaleSlope", "RescaleIntercept")
+    return all(given(image.header, name) is None for name in names)
+
+
+def _hu(
+    image: Image, stored: npt.NDArray[Any], slope: float, intercept: float
+) -> npt.NDArray[np.float64]:
+    """Return one image in HU, its padding as air.
+
+    Args:
+        image: that was read.
+        stored: (row, column) its values as they lie in the file.
+        slope: of the image.
+        intercept: of the image.
+    """
+    values = image.layout.without_unused_bits(stored)
+    hu = values.astype(np.float64) * slope + intercept
+    padding = _padding(image)
     if padding is not None:
-        limit = header.get("PixelPaddingRangeLimit", padding)
-        low, high = sorted((int(padding), int(limit)))
-        hu[(stored >= low) & (stored <= high)] = AIR_HU
-    return np.asarray(hu, dtype=np.float64)
+        # Compared before the unused bits are gone: padding may lie outside of those stored.
+        hu[(stored >= padding[0]) & (stored <= padding[1])] = AIR_HU
+    return hu
 
 
-def _lacks_rescale(item: Slice) -> bool:
-    found = (item.header.get(f"Rescale{name}") for name in ("Slope", "Intercept"))
-    return all(value in (None, "") for value in found)
+def _padding(image: Image) -> tuple[int, int] | None:
+    """Return the least and the greatest stored value that is padding, None without any."""
+    if given(image.header, "PixelPaddingValue") is None:
+        return None
+    first = _stored_number(image, "PixelPaddingValue")
+    limit = given(image.header, "PixelPaddingRangeLimit")
+    last = first if limit is None else _stored_number(image, "PixelPaddingRangeLimit")
+    return min(first, last), max(first, last)
+
+
+def _stored_number(image: Image, name: str) -> int:
+    """Return an element as a stored value; often it is written with the other sign."""
+    bits = image.layout.bits_allocated
+    found = whole(image.header, name, -(1 << (bits - 1)), (1 << bits) - 1)
+    return int(np.array(found).astype(image.layout.dtype))
 
 
 def offset_note(stack: Stack, options: ReadingOptions) -> list[str]:
     """Return a note if slices without any rescale were given an intercept."""
-    count = sum(map(_lacks_rescale, stack.slices))
+    count = sum(_lacks_rescale(item.image) for item in stack.slices)
     if not count or options.hu_offset is None:
         return []
     return [f"hu_offset: {options.hu_offset:+g} as the intercept of {count} slices without any"]
-
-
-def stored_pixels(item: Slice) -> npt.NDArray[Any]:
-    """Return the stored values of one file, (row, column)."""
-    try:
-        dataset = pydicom.dcmread(item.path, force=True)
-    except (EOFError, OSError, ValueError) as error:
-        raise corrupt(item.path, str(error)) from error
-    if "PixelData" not in dataset:
-        raise corrupt(item.path, "its pixels are missing")
-    _check_decoder(item.path, dataset)
-    try:
-        pixels = np.asarray(dataset.pixel_array)
-    except (ValueError, AttributeError, RuntimeError, EOFError, TypeError) as error:
-        raise corrupt(item.path, " ".join(str(error).split())[:200]) from error
-    if pixels.shape != (item.rows, item.columns):
-        raise corrupt(item.path, f"its pixels have shape {pixels.shape}")
-    return pixels
-
-
-def _check_decoder(path: Path, dataset: Dataset) -> None:
-    syntax = dataset.file_meta.get("TransferSyntaxUID") if "file_meta" in dir(dataset) else None
-    if syntax is None:
-        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
-        return
-    if not syntax.is_compressed or syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
-        return
-    try:
-        available = get_decoder(syntax).is_available
-    except NotImplementedError:
-        available = False
-    if not available:
-        raise InputError(
-            f"{path} is compressed as {syntax.name}, for which no decoder is installed; "
-            "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg",
-            code="E_DECODER",
-        )

@@ -7,20 +7,23 @@ SliceLocation and SpacingBetweenSlices are often wrong.
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from highdicom.spatial import create_affine_matrix_from_attributes
-from pydicom.dataset import Dataset
 
 from cfseg.errors import InputError
 from cfseg.geometry import Triple
+from cfseg.io.dicom_frames import Image
+from cfseg.io.dicom_tags import as_shown, numbers
 from cfseg.io.gaps import Filling, even_spacing, filling
 
 SAME_PLACE_MM = 1e-3
 SAME_DIRECTION = 1e-3
+UNIT_TOLERANCE = 1e-2
+FAR_MM = 1e5
+"""Nothing that a scanner measures lies or reaches farther."""
 STRAY_SHARE = 0.2
 """Slices of another orientation are a localizer if they are at most this share of the stack."""
 
@@ -29,25 +32,24 @@ _Vector = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Slice:
-    """One CT image of a series.
+    """One CT image of a series, where it lies.
 
     Attributes:
-        path: its file.
-        header: its dataset without the pixels.
+        image: the image.
         position: (3,) of the first pixel, mm in LPS.
         orientation: (6,) direction cosines of a row and of a column.
         pixel_mm: distance between rows, between columns.
-        rows: number of rows.
-        columns: number of columns.
     """
 
-    path: Path
-    header: Dataset
+    image: Image
     position: _Vector
     orientation: _Vector
     pixel_mm: tuple[float, float]
-    rows: int
-    columns: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Number of columns and of rows."""
+        return self.image.layout.columns, self.image.layout.rows
 
     @property
     def normal(self) -> _Vector:
@@ -78,53 +80,59 @@ class Stack:
     def shape(self) -> Triple:
         """Number of columns, rows and slices, with those that are filled in."""
         count = len(self.slices) if self.filling is None else self.filling.count
-        return self.slices[0].columns, self.slices[0].rows, count
+        return *self.slices[0].size, count
 
 
-def make_slice(path: Path, header: Dataset) -> Slice:
-    """Take position and orientation out of a header.
+def make_slice(image: Image) -> Slice:
+    """Take position and orientation out of the header of an image.
 
     Raises:
-        InputError: ``E_GEOMETRY`` where one is missing or unusable, ``E_FORMAT`` for a
-            multi-frame file.
+        InputError: ``E_GEOMETRY`` where one is missing or unusable.
     """
-    if int(header.get("NumberOfFrames") or 1) > 1:
-        raise InputError(
-            f"{path} is a multi-frame DICOM file, which cfseg cannot read yet; convert it to "
-            "NIfTI, for example with dcm2niix",
-            code="E_FORMAT",
-        )
-    spacing = _floats(path, header, "PixelSpacing", 2)
-    orientation = _floats(path, header, "ImageOrientationPatient", 6)
-    if abs(float(orientation[:3] @ orientation[3:])) > SAME_DIRECTION or (spacing <= 0).any():
-        raise InputError(
-            f"{path} has an unusable geometry: orientation {orientation.tolist()}, pixel spacing "
-            f"{spacing.tolist()} mm",
-            code="E_GEOMETRY",
-        )
-    return Slice(
-        path=path,
-        header=header,
-        position=_floats(path, header, "ImagePositionPatient", 3),
-        orientation=orientation,
-        pixel_mm=(float(spacing[0]), float(spacing[1])),
-        rows=int(header.Rows),
-        columns=int(header.Columns),
+    spacing = _floats(image, "PixelSpacing", 2)
+    orientation = _floats(image, "ImageOrientationPatient", 6)
+    position = _floats(image, "ImagePositionPatient", 3)
+    axes = orientation.reshape(2, 3)
+    is_turn = (
+        np.abs(np.linalg.norm(axes, axis=1) - 1).max() <= UNIT_TOLERANCE
+        and abs(axes[0] @ axes[1]) <= SAME_DIRECTION
     )
-
-
-def _floats(path: Path, header: Dataset, name: str, count: int) -> _Vector:
-    try:
-        values = np.array([float(value) for value in header.get(name) or []], dtype=np.float64)
-    except (TypeError, ValueError):
-        values = np.array([])
-    if values.size != count or not np.isfinite(values).all():
+    is_near = max(np.abs(position).max(), spacing.max()) <= FAR_MM
+    if not is_turn or not is_near or spacing.min() <= 0:
         raise InputError(
-            f"{path} does not say where it lies ({name} is missing or unusable); remove it from "
-            "the folder if it is not part of the scan, else export the series again",
+            f"{image.path} has an unusable geometry: orientation {orientation.tolist()}, position "
+            f"{position.tolist()}, pixel spacing {spacing.tolist()} mm; export the series again",
             code="E_GEOMETRY",
         )
-    return values
+    return Slice(image, position, orientation, (float(spacing[0]), float(spacing[1])))
+
+
+def _floats(image: Image, name: str, count: int) -> _Vector:
+    found = numbers(image.header, name, count)
+    if found is None:
+        raise InputError(
+            f"{image.path} does not say where it lies ({name} is {as_shown(image.header, name)}, "
+            f"not {count} numbers); remove it from the folder if it is not part of the scan, else "
+            "export the series again",
+            code="E_GEOMETRY",
+        )
+    return np.array(found)
+
+
+def by_place(slices: list[Slice]) -> list[list[Slice]]:
+    """Return the slices in order of their places, those at one place together."""
+    places: list[list[Slice]] = []
+    for item in sorted(slices, key=_order):
+        if places and _same_place(places[-1][0], item):
+            places[-1].append(item)
+        else:
+            places.append([item])
+    return places
+
+
+def _order(item: Slice) -> tuple[object, ...]:
+    image = item.image
+    return *item.orientation.round(3), item.along_mm, image.path, image.frame or 0
 
 
 def drop_duplicates(
@@ -139,19 +147,17 @@ def drop_duplicates(
     Raises:
         InputError: ``E_DUPLICATE_SLICES`` where two slices at one place differ.
     """
-    kept: list[Slice] = []
-    dropped = []
-    for item in sorted(slices, key=lambda s: (*s.orientation.round(3), s.along_mm, s.path)):
-        if not kept or not _same_place(kept[-1], item):
-            kept.append(item)
-        elif np.array_equal(pixels(kept[-1]), pixels(item)):
-            dropped.append(item.path.name)
-        else:
-            raise InputError(
-                f"{kept[-1].path.name} and {item.path.name} lie at the same place but differ; "
-                "the folder mixes two reconstructions: keep one",
-                code="E_DUPLICATE_SLICES",
-            )
+    kept, dropped = [], []
+    for first, *others in by_place(slices):
+        kept.append(first)
+        for item in others:
+            if not np.array_equal(pixels(first), pixels(item)):
+                raise InputError(
+                    f"{first.image.name} and {item.image.name} lie at the same place but differ; "
+                    "the series mixes two reconstructions: keep the files of one",
+                    code="E_DUPLICATE_SLICES",
+                )
+            dropped.append(item.image.name)
     if not dropped:
         return kept, []
     return kept, [f"duplicates_dropped: {len(dropped)} identical slices: {', '.join(dropped[:5])}"]
@@ -224,7 +230,7 @@ def _main_orientation(slices: list[Slice]) -> tuple[list[Slice], list[str]]:
             "files of one volume only",
             code="E_GEOMETRY",
         )
-    names = ", ".join(item.path.name for item in strays[:5])
+    names = ", ".join(item.image.name for item in strays[:5])
     kept = [item for item, same in zip(slices, near, strict=True) if same]
     return kept, [f"localizer_skipped: {len(strays)} slices of another orientation: {names}"]
 
@@ -233,17 +239,21 @@ def _check_uniform(slices: list[Slice]) -> None:
     first = slices[0]
     for item in slices[1:]:
         same = (
-            (item.rows, item.columns) == (first.rows, first.columns)
+            item.size == first.size
             and np.allclose(item.pixel_mm, first.pixel_mm, rtol=1e-3)
             and np.abs(item.orientation - first.orientation).max() <= SAME_DIRECTION
         )
         if not same:
             raise InputError(
-                f"{item.path.name} ({item.columns} x {item.rows} pixels of {item.pixel_mm} mm) "
-                f"does not fit {first.path.name} ({first.columns} x {first.rows} of "
-                f"{first.pixel_mm} mm); keep the files of one volume only",
+                f"{_described(item)} does not fit {_described(first)}; keep the files of one "
+                "volume only",
                 code="E_GEOMETRY",
             )
+
+
+def _described(item: Slice) -> str:
+    columns, rows = item.size
+    return f"{item.image.name} ({columns} x {rows} pixels of {item.pixel_mm} mm)"
 
 
 def _direction(positions: npt.NDArray[np.float64], normal: _Vector) -> _Vector:

@@ -4,36 +4,69 @@ A value of a foreign file may be missing, repeated, empty, no number, infinite, 
 pydicom itself stumbles over. None of that is an error of ours.
 """
 
+import io
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 from cfseg.errors import InputError, UsageError
+from cfseg.io.memory import check_memory
+from cfseg.io.stream import open_regular
+from cfseg.tables import shown
 
 try:
     import highdicom  # noqa: F401 - only to say early that it is missing
-    import pydicom
-    from pydicom.dataset import Dataset
-    from pydicom.errors import InvalidDicomError
+    from pydicom.datadict import tag_for_keyword
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.filereader import read_dataset, read_partial
+    from pydicom.tag import BaseTag, Tag
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
 except ImportError as missing:
     raise UsageError(
         f"reading DICOM needs {missing.name}: pip install 'cfseg[dicom]'", code="E_EXTRA"
     ) from missing
+
+HEADER_BYTES = 64 << 20
+"""The most that is inflated of a deflated file to find its header."""
+_IDENTIFIERS = ("SOPInstanceUID", "SeriesInstanceUID", "DirectoryRecordSequence")
+_PIXEL_DATA = tag_for_keyword("PixelData")
+_PIXELS = {tag_for_keyword(f"{kind}PixelData") for kind in ("", "Float", "DoubleFloat")}
+_T = TypeVar("_T")
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep pydicom's remarks on irregular but readable values off the user's screen."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pydicom")
+        # By category, as pydicom puts its warnings into the name of whoever called it.
+        warnings.filterwarnings("ignore", category=UserWarning)
         yield
 
 
 def corrupt(path: Path, what: str) -> InputError:
     """Return the refusal of a damaged file."""
-    return InputError(f"{path} is damaged: {what}; copy it again", code="E_CORRUPT")
+    brief = shown(" ".join(what.split()))[:300]
+    return InputError(f"{path} is damaged: {brief}; copy it again", code="E_CORRUPT")
+
+
+def parsing(path: Path, parse: Callable[[], _T], what: str = "") -> _T:
+    """Return what ``parse`` makes of the bytes of a file.
+
+    Raises:
+        InputError: ``E_CORRUPT`` for any error. That is as wide as it looks: pydicom raises
+            nearly anything on bytes that it did not expect, and none of it is a fault of ours.
+    """
+    try:
+        return parse()
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        raise corrupt(path, f"{what}{error or type(error).__name__}") from error
 
 
 def header_of(path: Path, tags: Sequence[str] | None = None) -> Dataset | None:
@@ -44,31 +77,143 @@ def header_of(path: Path, tags: Sequence[str] | None = None) -> Dataset | None:
         tags: keywords of the elements that are wanted; None for all.
 
     Raises:
-        InputError: ``E_CORRUPT``.
+        InputError: ``E_CORRUPT``, or the file cannot be opened.
     """
-    try:
-        header = pydicom.dcmread(
-            path,
-            stop_before_pixels=True,
-            force=True,
-            specific_tags=None if tags is None else [*tags],
-        )
-    except (InvalidDicomError, EOFError, OSError, ValueError, AttributeError) as error:
-        raise corrupt(path, str(error)) from error
-    if "SOPInstanceUID" not in header and "SeriesInstanceUID" not in header:
+    with parsed(path, None if tags is None else [*tags, *_IDENTIFIERS]) as found:
+        header = found.header
+        if "SOPInstanceUID" in header or "SeriesInstanceUID" in header:
+            return header
         # A DICOMDIR has neither and is no image; what was cut this early has nothing at all.
         if "DirectoryRecordSequence" in header:
             return None
         raise corrupt(path, "it ends before its identifiers")
-    return header
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A file, parsed to its pixels.
+
+    Attributes:
+        header: what comes before them.
+        stream: holds them, and stands at their first byte.
+        pixel_length: theirs in bytes, as announced; None if there are none.
+    """
+
+    header: Dataset
+    stream: BinaryIO
+    pixel_length: int | None
+
+
+@contextmanager
+def parsed(
+    path: Path, tags: Sequence[str] | None = None, pixel_bytes: int = 0
+) -> Iterator[Parsed]:
+    """Open a DICOM file and parse it to its pixels.
+
+    Args:
+        path: of the file.
+        tags: keywords of the elements that are wanted; None for all.
+        pixel_bytes: how much will be read of the pixels, if the file is deflated.
+
+    Raises:
+        InputError: ``E_CORRUPT``, or the file cannot be opened.
+    """
+    wanted = None if tags is None else [Tag(tag) for tag in tags]
+    with open_regular(path) as handle:
+        stream = _Bounded(path, handle)
+        yield parsing(path, lambda: _parse(stream, wanted, pixel_bytes))
+
+
+def _parse(stream: "_Bounded", wanted: list[BaseTag] | None, pixel_bytes: int) -> Parsed:
+    places: dict[int, tuple[int, int]] = {}
+
+    def at_pixels(tag: BaseTag, _vr: str | None, length: int) -> bool:
+        places[tag] = stream.tell(), length
+        return tag in _PIXELS
+
+    try:
+        header: Dataset = read_partial(stream, at_pixels, force=True, specific_tags=wanted)
+    except _DeflatedError:
+        if pixel_bytes:
+            check_memory(f"inflating {stream.path}", HEADER_BYTES + pixel_bytes)
+        stream = _inflated(stream, HEADER_BYTES + pixel_bytes)
+        header = read_dataset(stream, False, True, None, at_pixels, specific_tags=wanted)
+        header.file_meta = FileMetaDataset()
+        header.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    header.filename = str(stream.path)
+    start, length = places.get(_PIXEL_DATA, (0, None))
+    stream.seek(start)
+    return Parsed(header, stream, length)
+
+
+class _DeflatedError(Exception):
+    """What follows in the stream is deflated."""
+
+
+class _Bounded(io.RawIOBase):
+    """A file in which nothing can be longer than what is left of it.
+
+    Without it a length that lies asks for memory that is not there, or ends the header early.
+    """
+
+    def __init__(self, path: Path, handle: BinaryIO) -> None:
+        self.path = path
+        self.name = str(path)
+        self.handle = handle
+        self.size = handle.seek(0, io.SEEK_END)
+        handle.seek(0)
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0:
+            # pydicom reads all the rest for one reason only: to inflate it, to whatever size.
+            raise _DeflatedError
+        left = self.size - self.handle.tell()
+        if size > max(left, 256):
+            raise corrupt(self.path, f"an element of {size} bytes where {left} bytes are left")
+        return self.handle.read(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self.handle.tell(), io.SEEK_END: self.size}[whence]
+        if not 0 <= start + offset <= self.size:
+            raise corrupt(self.path, f"it points to byte {start + offset} of {self.size}")
+        return self.handle.seek(start + offset)
+
+    def tell(self) -> int:
+        return self.handle.tell()
+
+
+def _inflated(stream: _Bounded, most_bytes: int) -> _Bounded:
+    inflater = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+    return _Bounded(stream.path, io.BytesIO(inflater.decompress(stream.handle.read(), most_bytes)))
+
+
+def given(header: Dataset, name: str) -> object | None:
+    """Return the value of an element, None if it is missing or empty.
+
+    Raises:
+        InputError: ``E_CORRUPT``, nothing can be made of it.
+    """
+    if name not in header:
+        return None
+    value: object = parsing(path_of(header), lambda: header[name].value, f"{name}: ")
+    if isinstance(value, str | bytes | Sequence) and not len(value):
+        return None
+    return value
 
 
 def text(header: Dataset, name: str) -> str:
-    """Return an element as text, several values joined by a backslash; "" if it has no value."""
-    value = header.get(name)
-    if value is None:
-        return ""
-    return str(value) if isinstance(value, str) else "\\".join(str(v) for v in _several(value))
+    """Return an element as text, several values joined by a backslash; "" if it has no value.
+
+    Raises:
+        InputError: ``E_CORRUPT``, it is no text.
+    """
+    values = _several(given(header, name))
+    if any(isinstance(value, Dataset) for value in values):
+        raise corrupt(path_of(header), f"{name} is a sequence, not text")
+    return "\\".join(
+        value.decode("ascii", "replace").strip("\0 ") if isinstance(value, bytes) else str(value)
+        for value in values
+    )
 
 
 def number(header: Dataset, name: str) -> float | None:
@@ -79,14 +224,74 @@ def number(header: Dataset, name: str) -> float | None:
 
 def numbers(header: Dataset, name: str, count: int) -> tuple[float, ...] | None:
     """Return an element as so many finite numbers, None if it is not."""
-    value = header.get(name)
     try:
-        found = tuple(float(v) for v in _several(value))
-    except (TypeError, ValueError):
+        found = tuple(float(v) for v in _several(given(header, name)))  # type: ignore[arg-type]
+    except (InputError, TypeError, ValueError, OverflowError):
         return None
     return found if len(found) == count and all(map(math.isfinite, found)) else None
 
 
+def number_if_given(header: Dataset, name: str) -> float | None:
+    """Return an element as a finite number, None if it is missing or empty.
+
+    Raises:
+        InputError: ``E_CORRUPT``, there is a value but it is no number.
+    """
+    if given(header, name) is None:
+        return None
+    found = number(header, name)
+    if found is None:
+        raise corrupt(path_of(header), f"{name} is {as_shown(header, name)}, not a number")
+    return found
+
+
+def whole(
+    header: Dataset, name: str, least: int, most: int, *, default: int | None = None
+) -> int:
+    """Return an element as a whole number.
+
+    Raises:
+        InputError: ``E_CORRUPT``, it is none between ``least`` and ``most``, or there is none and
+            no default.
+    """
+    found = number_if_given(header, name)
+    if found is None and default is not None:
+        return default
+    if found is None or not found.is_integer() or not least <= found <= most:
+        raise corrupt(
+            path_of(header),
+            f"{name} is {as_shown(header, name)}, not a whole number from {least} to {most}",
+        )
+    return int(found)
+
+
+def items(header: Dataset, name: str) -> list[Dataset]:
+    """Return the items of a sequence, none if it is missing or empty.
+
+    Raises:
+        InputError: ``E_CORRUPT``, it is no sequence.
+    """
+    found = [] if given(header, name) is None else _several(given(header, name))
+    if not all(isinstance(item, Dataset) for item in found):
+        raise corrupt(path_of(header), f"{name} is {as_shown(header, name)}, not a sequence")
+    return found  # type: ignore[return-value]
+
+
+def as_shown(header: Dataset, name: str) -> str:
+    """Return an element as it is shown in a message, "missing" if there is no value."""
+    try:
+        return shown(text(header, name)[:60]) or "missing"
+    except InputError:
+        return "unreadable"
+
+
+def path_of(header: Dataset) -> Path:
+    """Return the file that a header is of."""
+    return Path(getattr(header, "filename", "a file"))
+
+
 def _several(value: object) -> list[object]:
+    if value is None:
+        return []
     is_many = isinstance(value, Sequence) and not isinstance(value, str | bytes)
     return list(value) if is_many else [value]  # type: ignore[call-overload]

@@ -9,6 +9,10 @@ import numpy.typing as npt
 from cfseg.errors import InputError
 
 TOLERANCE_MM, TOLERANCE_SHARE = 0.1, 0.01
+LEAST_MM = 1e-2
+"""Slices nearer to each other along the normal lie beside each other."""
+MOST_FILLED = 10
+"""An even stack has at most so many times the slices that are there; more is no volume."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +76,30 @@ def even(along_mm: npt.NDArray[np.float64], tolerance_mm: float) -> Filling:
     )
 
 
+def _gaps(along_mm: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], float]:
+    """Return the distances between slices and their median, in mm.
+
+    Raises:
+        InputError: ``E_GEOMETRY``, no even stack can come of them.
+    """
+    gaps = np.diff(along_mm)
+    typical, extent = float(np.median(gaps)), float(along_mm[-1] - along_mm[0])
+    if typical < LEAST_MM or extent > MOST_FILLED * len(along_mm) * typical:
+        raise InputError(
+            f"the {len(along_mm)} slices reach over {extent:.4g} mm, but most lie {typical:.4g} mm "
+            "from the next one; keep the files of one volume only",
+            code="E_GEOMETRY",
+        )
+    return gaps, typical
+
+
 def filling(along_mm: npt.NDArray[np.float64]) -> Filling | None:
     """Return how an uneven stack is made even, None where it is.
 
     Args:
         along_mm: (N,) ascending positions along the normal.
     """
-    gaps = np.diff(along_mm)
-    typical = float(np.median(gaps))
+    gaps, typical = _gaps(along_mm)
     tolerance_mm = max(TOLERANCE_MM, TOLERANCE_SHARE * typical)
     if np.abs(gaps - typical).max() <= tolerance_mm:
         return None
@@ -88,8 +108,7 @@ def filling(along_mm: npt.NDArray[np.float64]) -> Filling | None:
 
 def even_spacing(along_mm: npt.NDArray[np.float64]) -> float:
     """Return the distance between slices, in mm, or say which one is missing or out of place."""
-    gaps = np.diff(along_mm)
-    typical = float(np.median(gaps))
+    gaps, typical = _gaps(along_mm)
     tolerance = max(TOLERANCE_MM, TOLERANCE_SHARE * typical)
     wrong = np.flatnonzero(np.abs(gaps - typical) > tolerance)
     if wrong.size == 0:

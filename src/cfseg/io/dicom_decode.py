@@ -1,0 +1,191 @@
+"""Compressed pixels, decoded in a child process.
+
+Native decoders crash on damaged streams, or never end. Then the child is gone, one file is
+refused, and the next one gets a new child.
+"""
+
+import atexit
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock, Timer
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import uid
+
+from cfseg.errors import InputError, ResourceError
+from cfseg.io import dicom_child
+from cfseg.io.dicom_child import receive, send
+from cfseg.io.dicom_layout import DECODERS, PixelLayout
+from cfseg.io.dicom_tags import corrupt
+
+IMAGE_SECONDS = 60.0
+"""What decoding one image may take; a slice of 512 x 512 takes a few hundredths of a second."""
+
+
+def decode(path: Path, frame: bytes, layout: PixelLayout) -> npt.NDArray[Any]:
+    """Return the stored values of one image, (row, column).
+
+    Args:
+        path: its file, for the message.
+        frame: the compressed image.
+        layout: of its pixels.
+
+    Raises:
+        InputError: ``E_CORRUPT``; ``E_DECODER``, a library is missing.
+        ResourceError: no child process could be started.
+    """
+    if layout.syntax == uid.JPEGExtended12Bit and _jpeg_bits(frame) != 12:
+        # GDCM writes such files with 16 bits, and then what overflows wraps around.
+        raise corrupt(path, "its JPEG stream has not the 12 bits that JPEG Extended can have")
+    head, body = _child.ask(path, _request(layout), frame, layout.frame_bytes)
+    if "missing" in head:
+        raise InputError(
+            f"{path} is compressed as {layout.syntax.name}, which {head['missing']} decodes, and "
+            "that is not installed: pip install 'cfseg[dicom]'",
+            code="E_DECODER",
+        )
+    if len(body) != layout.frame_bytes:
+        reason = head.get("refused", f"{len(body)} bytes came out, not {layout.frame_bytes}")
+        raise corrupt(path, f"its pixels cannot be decoded: {reason}")
+    return np.frombuffer(body, layout.dtype).reshape(layout.rows, layout.columns)
+
+
+def _request(layout: PixelLayout) -> dict[str, Any]:
+    plugin, modules = DECODERS[layout.syntax]
+    return {
+        "syntax": str(layout.syntax),
+        "plugin": plugin,
+        "modules": modules,
+        "layout": {
+            "rows": layout.rows,
+            "columns": layout.columns,
+            "bits_allocated": layout.bits_allocated,
+            "bits_stored": layout.bits_stored,
+            "pixel_representation": int(layout.signed),
+        },
+    }
+
+
+def _jpeg_bits(frame: bytes) -> int | None:
+    """Return the precision of the samples of a sequential JPEG stream."""
+    place = 2
+    while place + 5 <= len(frame) and frame[place] == 0xFF:
+        if frame[place + 1] in (0xC0, 0xC1):  # start of frame
+            return frame[place + 4]
+        place += 2 + struct.unpack_from(">H", frame, place + 2)[0]
+    return None
+
+
+@dataclass
+class _Child:
+    """A decoding process, started when it is needed, shared by the threads of this one."""
+
+    process: "subprocess.Popen[bytes] | None" = None
+    owner: int = 0
+    lock: Lock = field(default_factory=Lock)
+
+    def ask(
+        self, path: Path, head: dict[str, Any], body: bytes, most_bytes: int
+    ) -> tuple[dict[str, Any], bytes]:
+        """Return the answer to a request.
+
+        Raises:
+            InputError: ``E_CORRUPT``, the child crashed or did not end in time.
+            ResourceError: it cannot be started.
+        """
+        with self.lock:
+            process = self._started()
+            try:
+                return _timed(process, lambda: _exchange(process, head, body, most_bytes))
+            except (EOFError, OSError, ValueError) as error:
+                self.close()
+                late = isinstance(error, TimeoutError)
+                end = error if late else f"ended the decoder (exit code {process.returncode})"
+                raise corrupt(path, f"decoding its pixels {end}") from error
+            except BaseException:  # a Ctrl-C in between: the next answer would be this one's
+                self.close()
+                raise
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        # After a fork the pipes are the parent's, which may be using them.
+        if self.process is None or self.owner != os.getpid() or self.process.poll() is not None:
+            self.owner, self.process = os.getpid(), _start()
+        return self.process
+
+    def close(self) -> None:
+        """End the process."""
+        process, self.process = self.process, None
+        if process is not None and self.owner == os.getpid():
+            _end(process)
+
+
+def _start() -> "subprocess.Popen[bytes]":
+    # -P: or the files beside the script would take the place of modules of the same name.
+    command = [sys.executable, "-P", dicom_child.__file__]
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    try:
+        process = subprocess.Popen(  # noqa: S603 - our own file
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **threads},
+        )
+    except OSError as error:
+        raise ResourceError(f"cannot start {command[0]} to decode pixels: {error}") from error
+    try:
+        _timed(process, lambda: receive(process.stdout, 0))  # type: ignore[arg-type]
+    except (EOFError, OSError, ValueError) as error:
+        _end(process)
+        raise ResourceError(
+            f"the process that decodes pixels did not start ({' '.join(command)}); is there enough "
+            "memory?"
+        ) from error
+    return process
+
+
+def _exchange(
+    process: "subprocess.Popen[bytes]", head: dict[str, Any], body: bytes, most_bytes: int
+) -> tuple[dict[str, Any], bytes]:
+    assert process.stdin is not None and process.stdout is not None  # noqa: S101 - see _start
+    send(process.stdin, head, body)
+    return receive(process.stdout, most_bytes)
+
+
+def _timed(
+    process: "subprocess.Popen[bytes]", exchange: Callable[[], tuple[dict[str, Any], bytes]]
+) -> tuple[dict[str, Any], bytes]:
+    """Return what an exchange returns; after :data:`IMAGE_SECONDS` the process is killed."""
+    timer = Timer(IMAGE_SECONDS, process.kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        return exchange()
+    except EOFError as error:
+        if timer.finished.is_set():
+            raise TimeoutError(f"took more than {IMAGE_SECONDS:g} s") from error
+        raise
+    finally:
+        timer.cancel()
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        assert pipe is not None  # noqa: S101 - see _start
+        try:
+            pipe.close()
+        except BrokenPipeError:  # what it had not read yet
+            continue
+
+
+_child = _Child()
+atexit.register(_child.close)
