@@ -8,7 +8,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from small_scans import ct
 
 from cfseg.errors import InputError, UsageError
 from cfseg.io import (
@@ -21,95 +20,31 @@ from cfseg.io import (
 )
 from cfseg.volume import LabelMap
 
-pydicom = pytest.importorskip("pydicom")
+pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset  # noqa: E402
-from pydicom.uid import (  # noqa: E402
-    CTImageStorage,
-    ExplicitVRLittleEndian,
-    JPEGLSLossless,
-    generate_uid,
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
+from small_series import (
+    ALL,
+    AXIAL,
+    COLUMNS,
+    CORONAL,
+    OBLIQUE,
+    PIXEL_MM,
+    ROWS,
+    SAGITTAL,
+    SLICES,
+    STEP_MM,
+    UPSIDE_DOWN,
+    Edit,
+    hu_stack,
+    nothing,
+    put,
+    save,
 )
 
 REAL = Path(__file__).parents[3] / "shared" / "real-ct"
-ROWS, COLUMNS, SLICES = 20, 24, 12
-PIXEL_MM, STEP_MM = (0.9, 0.6), 2.5
-SERIES = generate_uid(entropy_srcs=["series"])
-Edit = Callable[[int, Dataset], None]
-
-AXIAL = (1, 0, 0, 0, 1, 0)
-CORONAL = (1, 0, 0, 0, 0, -1)
-SAGITTAL = (0, 1, 0, 0, 0, -1)
-UPSIDE_DOWN = (-1, 0, 0, 0, 1, 0)
-OBLIQUE = (0.8, 0.6, 0, -0.6, 0.8, 0)
 ORIENTATIONS = [AXIAL, CORONAL, SAGITTAL, UPSIDE_DOWN, OBLIQUE]
-
-
-def hu_stack() -> np.ndarray:
-    """(slice, row, column) in HU."""
-    return ct((SLICES, ROWS, COLUMNS))
-
-
-def make_image(number: int, orientation: tuple[float, ...] = AXIAL) -> Dataset:
-    """One CT image of the series, 12 bits stored, intercept -1024."""
-    normal = np.cross(orientation[:3], orientation[3:])
-    image = FileDataset(None, {}, preamble=bytes(128))
-    image.file_meta = FileMetaDataset()
-    image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID = CTImageStorage
-    uid = generate_uid(entropy_srcs=["image", str(number)])
-    image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID = uid
-    image.Modality, image.SeriesInstanceUID = "CT", SERIES
-    image.StudyInstanceUID = image.FrameOfReferenceUID = generate_uid(entropy_srcs=["study"])
-    image.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-    image.Rows, image.Columns, image.InstanceNumber = ROWS, COLUMNS, number + 1
-    image.PixelSpacing, image.SliceThickness = list(PIXEL_MM), "3"
-    image.ImageOrientationPatient = list(orientation)
-    position = np.array([-100.0, -90.0, 50.0]) + number * STEP_MM * normal
-    image.ImagePositionPatient = [round(float(p), 6) for p in position]
-    image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
-    image.BitsAllocated, image.BitsStored, image.HighBit = 16, 12, 11
-    image.PixelRepresentation = 0
-    image.RescaleSlope, image.RescaleIntercept, image.RescaleType = "1", "-1024", "HU"
-    image.PixelData = (hu_stack()[number].astype(int) + 1024).astype("<u2").tobytes()
-    return image
-
-
-def nothing(number: int, image: Dataset) -> None:
-    return
-
-
-def save(
-    folder: Path,
-    edit: Edit = nothing,
-    *,
-    numbers: range | list[int] = range(SLICES),
-    orientation: tuple[float, ...] = AXIAL,
-    name: str = "IM{}",
-) -> Path:
-    folder.mkdir(exist_ok=True)
-    for number in numbers:
-        image = make_image(number, orientation)
-        edit(number, image)
-        image.save_as(folder / name.format((number * 7) % 100), enforce_file_format=True)
-    return folder
-
-
-def put(numbers: set[int], **values: object) -> Edit:
-    """Set attributes (or delete them, with None) in some images."""
-
-    def edit(number: int, image: Dataset) -> None:
-        if number in numbers:
-            for name, value in values.items():
-                if value is None:
-                    delattr(image, name)
-                else:
-                    setattr(image, name, value)
-
-    return edit
-
-
-ALL = set(range(SLICES))
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS, ids=str)
@@ -196,14 +131,6 @@ def uneven(number: int, image: Dataset) -> None:
     image.ImagePositionPatient = [-100, -90, 50 + step]
 
 
-def jpeg_ls(number: int, image: Dataset) -> None:
-    from pydicom.encaps import encapsulate
-
-    image.PixelData = encapsulate([b"\xff\xd8\xff\xd9"])
-    image["PixelData"].VR = "OB"
-    image.file_meta.TransferSyntaxUID = JPEGLSLossless
-
-
 BROKEN: list[tuple[str, Edit, list[int], Callable[[Path], None], str, str]] = [
     (
         "D01",
@@ -219,7 +146,7 @@ BROKEN: list[tuple[str, Edit, list[int], Callable[[Path], None], str, str]] = [
     ("D06", uneven, sorted(ALL), leave, "E_SPACING_IRREGULAR", "2.50 to 3.60.*--allow-gaps"),
     (
         "D08-none",
-        put(ALL, RescaleSlope=None),
+        put(ALL, RescaleSlope=None, RescaleIntercept=None),
         sorted(ALL),
         leave,
         "E_NOT_HU",
@@ -228,8 +155,14 @@ BROKEN: list[tuple[str, Edit, list[int], Callable[[Path], None], str, str]] = [
     ("D08-one", put({5}, RescaleIntercept=None), sorted(ALL), leave, "E_NOT_HU", "IM35"),
     ("D08-unit", put(ALL, RescaleType="OD"), sorted(ALL), leave, "E_NOT_HU", "OD"),
     ("D08-raw", put(ALL, RescaleIntercept="0"), sorted(ALL), leave, "E_NOT_HU", "intercept"),
-    ("D10", jpeg_ls, sorted(ALL), leave, "E_DECODER", "JPEG-LS"),
-    ("D10-frames", put(ALL, NumberOfFrames=2), sorted(ALL), leave, "E_FORMAT", "multi-frame"),
+    (
+        "D10-frames",
+        put(ALL, NumberOfFrames=2, PixelData=bytes(ROWS * COLUMNS * 4)),
+        sorted(ALL),
+        leave,
+        "E_FORMAT",
+        "multi-frame.*does not say where each frame lies",
+    ),
     (
         "D12-position",
         put({2}, ImagePositionPatient=None),
@@ -258,14 +191,6 @@ BROKEN: list[tuple[str, Edit, list[int], Callable[[Path], None], str, str]] = [
         "24 x 10",
     ),
     ("one", nothing, [0], leave, "E_TOO_FEW_SLICES", "1 slice"),
-    (
-        "localizers",
-        put(ALL, ImageType=["DERIVED", "PRIMARY", "LOCALIZER"]),
-        sorted(ALL),
-        leave,
-        "E_FORMAT",
-        "localizers only",
-    ),
 ]
 
 
@@ -274,36 +199,13 @@ BROKEN: list[tuple[str, Edit, list[int], Callable[[Path], None], str, str]] = [
     [row[1:] for row in BROKEN],
     ids=[row[0] for row in BROKEN],
 )
-def test_refused(tmp_path: Path, monkeypatch, edit, numbers, after, code, says):
-    if code == "E_DECODER":  # whatever the machine can decode
-        from cfseg.io import dicom_pixels
-
-        monkeypatch.setattr(
-            dicom_pixels, "get_decoder", lambda _: type("No", (), {"is_available": False})
-        )
+def test_refused(tmp_path: Path, edit, numbers, after, code, says):
     folder = save(tmp_path / "s", edit, numbers=numbers)
     after(folder)
     with pytest.raises(InputError) as caught:
         read_scan(folder)
     assert caught.value.code == code
     assert re.search(says, caught.value.message), caught.value.message
-
-
-def test_a_broken_compressed_file_is_corrupt(tmp_path: Path):
-    from pydicom.pixels import get_decoder
-
-    if not get_decoder(JPEGLSLossless).is_available:
-        pytest.skip("no JPEG-LS decoder installed")
-    with pytest.raises(InputError) as caught:
-        read_scan(save(tmp_path / "s", jpeg_ls))
-    assert caught.value.code == "E_CORRUPT"
-
-
-def test_a_folder_without_dicom_says_what_it_holds(tmp_path: Path):
-    (tmp_path / "a.txt").write_text("some words")
-    with pytest.raises(InputError, match=r"a\.txt is a text file") as caught:
-        read_scan(tmp_path)
-    assert caught.value.code == "E_FORMAT"
 
 
 def test_d02_an_identical_copy_is_dropped(tmp_path: Path):
@@ -419,24 +321,13 @@ def test_d05_a_tilted_gantry_is_resampled_and_its_labels_come_back(tmp_path: Pat
         read_scan(folder, options=ReadingOptions(strict_geometry=True))
 
 
-def test_d03_each_series_by_its_number(tmp_path: Path):
-    folder = save(tmp_path / "s")
-    save(folder, put(ALL, SeriesInstanceUID="9.9.9"), numbers=range(6), name="B{}")
-    from cfseg.io.dicom_index import series_of
-
-    assert len(series_of(folder)) == 2
-    sizes = {len(read_scan(folder, series=number).volume.hu) for number in (1, 2)}
-    assert sizes == {SLICES, 6}
-    assert "series: 2 of 2" in read_scan(folder, series=2).notes
-
-
 def test_d08_an_intercept_where_there_is_no_rescale(tmp_path: Path):
     gone = put(ALL, RescaleSlope=None, RescaleIntercept=None, RescaleType=None)
     scan = read_scan(save(tmp_path / "s", gone), options=ReadingOptions(hu_offset=-1024))
     np.testing.assert_array_equal(scan.volume.hu, hu_stack())
     assert "hu_offset: -1024 as the intercept of 12 slices without any" in scan.notes
     half = save(tmp_path / "half", put({5}, RescaleIntercept=None))
-    with pytest.raises(InputError, match="RescaleIntercept None"):
+    with pytest.raises(InputError, match="RescaleIntercept missing"):
         read_scan(half, options=ReadingOptions(hu_offset=-1024))
 
 
@@ -458,8 +349,8 @@ def test_d14_a_missing_last_slice_cannot_be_seen(tmp_path: Path):
 
 def test_without_the_extra_the_message_names_it(tmp_path: Path, monkeypatch):
     folder = save(tmp_path / "s")
-    for name in ("cfseg.io.dicom", "cfseg.io.dicom_pixels", "cfseg.io.dicom_stack"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name in [name for name in sys.modules if name.startswith("cfseg.io.dicom")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "highdicom", None)
     with pytest.raises(UsageError, match=r"cfseg\[dicom\]"):
         read_scan(folder)

@@ -88,9 +88,7 @@ def _slices(files: Sequence[Path]) -> tuple[list[Slice], list[str]]:
     return slices, [f"localizer_skipped: {len(localizers)} frames are localizers: {names}"]
 
 
-def _one_acquisition(
-    slices: list[Slice], acquisition: int | None
-) -> tuple[list[Slice], list[str]]:
+def _one_acquisition(slices: list[Slice], acquisition: int | None) -> tuple[list[Slice], list[str]]:
     parts = split_acquisitions(slices, _pixels)
     if acquisition is not None:
         if not 1 <= acquisition <= len(parts):

@@ -130,10 +130,8 @@ def _by_gdcm(frame: bytes, request: dict[str, Any]) -> bytes:
     image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
     syntax = gdcm.TransferSyntax.GetTSType(request["syntax"])
     image.SetTransferSyntax(gdcm.TransferSyntax(syntax))
-    bits = layout["bits_stored"]
-    image.SetPixelFormat(
-        gdcm.PixelFormat(1, layout["bits_allocated"], bits, bits - 1, layout["pixel_representation"])
-    )
+    bits, signed = layout["bits_stored"], layout["pixel_representation"]
+    image.SetPixelFormat(gdcm.PixelFormat(1, layout["bits_allocated"], bits, bits - 1, signed))
     # GDCM hands bytes over as text.
     return bytes(image.GetBuffer().encode("utf-8", "surrogateescape"))
 

@@ -116,6 +116,7 @@ class _Child:
     def _started(self) -> "subprocess.Popen[bytes]":
         # After a fork the pipes are the parent's, which may be using them.
         if self.process is None or self.owner != os.getpid() or self.process.poll() is not None:
+            self.close()
             self.owner, self.process = os.getpid(), _start()
         return self.process
 
@@ -154,7 +155,8 @@ def _start() -> "subprocess.Popen[bytes]":
 def _exchange(
     process: "subprocess.Popen[bytes]", head: dict[str, Any], body: bytes, most_bytes: int
 ) -> tuple[dict[str, Any], bytes]:
-    assert process.stdin is not None and process.stdout is not None  # noqa: S101 - see _start
+    assert process.stdin is not None  # noqa: S101 - see _start
+    assert process.stdout is not None  # noqa: S101
     send(process.stdin, head, body)
     return receive(process.stdout, most_bytes)
 

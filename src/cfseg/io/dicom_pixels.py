@@ -85,7 +85,7 @@ def _rescale(image: Image, offset: float | None) -> tuple[float, float]:
     if _lacks_rescale(image):
         advice += f", or pass the intercept, as in --hu-offset {AIR_HU}"
     raise InputError(
-        f"{image.path} gives no way to Hounsfield units (RescaleSlope "
+        f"{image.name} gives no way to Hounsfield units (RescaleSlope "
         f"{as_shown(header, 'RescaleSlope')}, RescaleIntercept "
         f"{as_shown(header, 'RescaleIntercept')}, RescaleType {as_shown(header, 'RescaleType')}); "
         f"{advice}",

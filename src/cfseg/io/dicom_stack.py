@@ -100,7 +100,7 @@ def make_slice(image: Image) -> Slice:
     is_near = max(np.abs(position).max(), spacing.max()) <= FAR_MM
     if not is_turn or not is_near or spacing.min() <= 0:
         raise InputError(
-            f"{image.path} has an unusable geometry: orientation {orientation.tolist()}, position "
+            f"{image.name} has an unusable geometry: orientation {orientation.tolist()}, position "
             f"{position.tolist()}, pixel spacing {spacing.tolist()} mm; export the series again",
             code="E_GEOMETRY",
         )
@@ -111,7 +111,7 @@ def _floats(image: Image, name: str, count: int) -> _Vector:
     found = numbers(image.header, name, count)
     if found is None:
         raise InputError(
-            f"{image.path} does not say where it lies ({name} is {as_shown(image.header, name)}, "
+            f"{image.name} does not say where it lies ({name} is {as_shown(image.header, name)}, "
             f"not {count} numbers); remove it from the folder if it is not part of the scan, else "
             "export the series again",
             code="E_GEOMETRY",

@@ -105,9 +105,7 @@ class Parsed:
 
 
 @contextmanager
-def parsed(
-    path: Path, tags: Sequence[str] | None = None, pixel_bytes: int = 0
-) -> Iterator[Parsed]:
+def parsed(path: Path, tags: Sequence[str] | None = None, pixel_bytes: int = 0) -> Iterator[Parsed]:
     """Open a DICOM file and parse it to its pixels.
 
     Args:
@@ -245,9 +243,7 @@ def number_if_given(header: Dataset, name: str) -> float | None:
     return found
 
 
-def whole(
-    header: Dataset, name: str, least: int, most: int, *, default: int | None = None
-) -> int:
+def whole(header: Dataset, name: str, least: int, most: int, *, default: int | None = None) -> int:
     """Return an element as a whole number.
 
     Raises:

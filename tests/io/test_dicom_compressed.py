@@ -1,0 +1,339 @@
+"""Compressed pixels come out as they went in, and no damaged stream takes the process with it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pydicom")
+pytest.importorskip("highdicom")
+pytest.importorskip("gdcm")
+pytest.importorskip("jpeg_ls")
+pytest.importorskip("openjpeg")
+import gdcm
+import jpeg_ls
+from openjpeg.utils import encode_array
+from pydicom import dcmwrite, uid
+from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
+from small_series import (
+    COLUMNS,
+    ROWS,
+    compressed,
+    enhanced,
+    hu_stack,
+    make_image,
+    save,
+    save_one,
+    series,
+)
+
+from cfseg.errors import InputError, ResourceError
+from cfseg.io import dicom_child, dicom_decode
+from cfseg.io.dicom import read_series
+from cfseg.io.dicom_frames import images_of
+from cfseg.io.dicom_stored import stored_values
+
+Encoder = Callable[[np.ndarray, int, bool], bytes]
+SHAPE = (40, 48)
+
+
+def by_gdcm(kind: str) -> Encoder:
+    def encode(raw: np.ndarray, bits: int, signed: bool) -> bytes:
+        writer = gdcm.ImageWriter()  # the image is gone with it
+        image = writer.GetImage()
+        image.SetNumberOfDimensions(2)
+        image.SetDimensions((raw.shape[1], raw.shape[0], 1))
+        monochrome = gdcm.PhotometricInterpretation.MONOCHROME2
+        image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(monochrome))
+        plain = gdcm.TransferSyntax.ExplicitVRLittleEndian
+        image.SetTransferSyntax(gdcm.TransferSyntax(plain))
+        image.SetPixelFormat(gdcm.PixelFormat(1, 16, bits, bits - 1, int(signed)))
+        pixels = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+        pixels.SetByteStringValue(raw.tobytes())
+        image.SetDataElement(pixels)
+        change = gdcm.ImageChangeTransferSyntax()
+        change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, kind)))
+        change.SetInput(image)
+        assert change.Change()
+        fragments = change.GetOutput().GetDataElement().GetSequenceOfFragments()
+        return b"".join(
+            fragments.GetFragment(i).GetByteValue().GetBuffer().encode("utf-8", "surrogateescape")
+            for i in range(fragments.GetNumberOfFragments())
+        )
+
+    return encode
+
+
+def by_pyjpegls(raw: np.ndarray, bits: int, signed: bool) -> bytes:
+    rows, columns = raw.shape
+    return bytes(
+        jpeg_ls.encode_pixel_data(
+            raw.tobytes(), rows=rows, columns=columns, samples_per_pixel=1, bits_stored=bits
+        )
+    )
+
+
+def by_openjpeg(raw: np.ndarray, bits: int, signed: bool) -> bytes:
+    return bytes(encode_array(raw, bits_stored=bits))
+
+
+def by_pydicom(raw: np.ndarray, bits: int, signed: bool) -> bytes:
+    image = picture(raw, bits, signed)
+    image.compress(uid.RLELossless, encoding_plugin="pydicom")
+    return next(generate_frames(image.PixelData, number_of_frames=1))
+
+
+CODECS: dict[str, tuple[str, Encoder]] = {
+    "JPEG lossless": (uid.JPEGLossless, by_gdcm("JPEGLosslessProcess14")),
+    "JPEG lossless SV1": (uid.JPEGLosslessSV1, by_gdcm("JPEGLosslessProcess14_1")),
+    "JPEG-LS": (uid.JPEGLSLossless, by_pyjpegls),
+    "JPEG-LS of GDCM": (uid.JPEGLSLossless, by_gdcm("JPEGLSLossless")),
+    "JPEG 2000": (uid.JPEG2000Lossless, by_openjpeg),
+    "JPEG 2000 of GDCM": (uid.JPEG2000Lossless, by_gdcm("JPEG2000Lossless")),
+    "RLE": (uid.RLELossless, by_pydicom),
+}
+
+
+def noise(bits: int, signed: bool, shape: tuple[int, int] = SHAPE) -> np.ndarray:
+    """All of the range of so many bits, its ends in the corner."""
+    low = -(1 << (bits - 1)) if signed else 0
+    high = low + (1 << bits) - 1
+    raw = np.random.default_rng(bits).integers(low, high + 1, shape)
+    raw[0, :2] = low, high
+    return raw.astype("<i2" if signed else "<u2")
+
+
+def picture(raw: np.ndarray, bits: int, signed: bool) -> Dataset:
+    image = make_image(0)
+    image.Rows, image.Columns = raw.shape
+    image.BitsStored, image.HighBit, image.PixelRepresentation = bits, bits - 1, int(signed)
+    image.PixelData = raw.tobytes()
+    return image
+
+
+def stored(path: Path) -> np.ndarray:
+    image = images_of(path)[0]
+    return image.layout.without_unused_bits(next(stored_values([image])))
+
+
+@pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
+@pytest.mark.parametrize("codec", CODECS)
+def test_d10_every_codec_gives_the_uncompressed_pixels(tmp_path: Path, codec, signed):
+    syntax, encode = CODECS[codec]
+    for bits in (12, 13, 14, 15, 16):
+        raw = noise(bits, signed)
+        image = compressed(picture(raw, bits, signed), syntax, encode(raw, bits, signed))
+        np.testing.assert_array_equal(stored(save_one(tmp_path / "i", image)), raw)
+
+
+@pytest.mark.parametrize("codec", [c for c in CODECS if c != "RLE"])
+@pytest.mark.parametrize("written", ["with 16 bits", "unsigned", "unsigned with 16 bits"])
+def test_signed_pixels_that_the_stream_does_not_call_so(tmp_path: Path, codec, written):
+    """Encoders write what they like about sign and precision; the DICOM header counts."""
+    syntax, encode = CODECS[codec]
+    raw = noise(12, True)
+    given = raw if written == "with 16 bits" else (raw.view("<u2") & 0xFFF).astype("<u2")
+    frame = encode(given, 16 if "16" in written else 12, "unsigned" not in written)
+    image = compressed(picture(raw, 12, True), syntax, frame)
+    np.testing.assert_array_equal(stored(save_one(tmp_path / "i", image)), raw)
+
+
+def test_j2k_of_a_signed_stream_with_unsigned_pixels(tmp_path: Path):
+    raw = noise(12, False)
+    image = compressed(
+        picture(raw, 12, False), uid.JPEG2000Lossless, by_openjpeg(raw.astype("<i2"), 13, True)
+    )
+    np.testing.assert_array_equal(stored(save_one(tmp_path / "i", image)), raw)
+
+
+EXTENDED = bytes.fromhex(
+    "ffd8 ffdb004300" + 64 * "01" + "ffc1000b0c0010001801011100"
+    "ffc4001700010003000000000000000000000000000f090d0e ffc4001410010000000000000000000000"
+    "0000000000 ffda0008010100003f00 3fff003ffc0801d280a0bf6f201f ffd9"
+)
+"""Blocks of 8 x 8 pixels, JPEG Extended of 12 bits, written by libjpeg-turbo 3.1."""
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_jpeg_extended_of_12_bits(tmp_path: Path, signed):
+    blocks = np.kron([[0, 4095, 1024], [1064, 64, 2000]], np.ones((8, 8), int))
+    expected = np.where(signed & (blocks > 2047), blocks - 4096, blocks)
+    image = compressed(picture(blocks.astype("<u2"), 12, signed), uid.JPEGExtended12Bit, EXTENDED)
+    np.testing.assert_array_equal(stored(save_one(tmp_path / "i", image)), expected)
+
+
+def test_jpeg_extended_of_16_bits_is_refused(tmp_path: Path):
+    """GDCM writes it, although JPEG has no such thing, and reads air as bone."""
+    raw = np.full(SHAPE, 1064, dtype="<u2")
+    frame = by_gdcm("JPEGExtendedProcess2_4")(raw, 12, False)
+    image = compressed(picture(raw, 12, False), uid.JPEGExtended12Bit, frame)
+    with pytest.raises(InputError, match="12 bits") as caught:
+        stored(save_one(tmp_path / "i", image))
+    assert caught.value.code == "E_CORRUPT"
+
+
+@pytest.mark.parametrize("syntax", [uid.DeflatedExplicitVRLittleEndian, uid.ImplicitVRLittleEndian])
+def test_a_series_that_is_deflated_or_implicit(tmp_path: Path, syntax):
+    def edit(number: int, image: Dataset) -> None:
+        image.file_meta.TransferSyntaxUID = syntax
+
+    values = read_series(sorted(save(tmp_path / "s", edit).iterdir())).values
+    np.testing.assert_array_equal(values.transpose(2, 1, 0), hu_stack())
+
+
+def test_a_big_endian_series(tmp_path: Path):
+    files = []
+    for number, image in enumerate(series()):
+        image.PixelData = np.frombuffer(image.PixelData, "<u2").astype(">u2").tobytes()
+        image["PixelData"].VR = "OW"
+        image.file_meta.TransferSyntaxUID = uid.ExplicitVRBigEndian
+        files.append(tmp_path / str(number))
+        dcmwrite(files[-1], image, implicit_vr=False, little_endian=False, force_encoding=True)
+    values = read_series(files).values
+    np.testing.assert_array_equal(values.transpose(2, 1, 0), hu_stack())
+
+
+def test_an_enhanced_file_of_compressed_frames(tmp_path: Path):
+    images = series()[::-1]
+    frames = [
+        by_pyjpegls(np.frombuffer(i.PixelData, "<u2").reshape(ROWS, COLUMNS), 12, False)
+        for i in images
+    ]
+    path = save_one(tmp_path / "e", compressed(enhanced(images), uid.JPEGLSLossless, *frames))
+    np.testing.assert_array_equal(read_series([path]).values.transpose(2, 1, 0), hu_stack())
+    path = save_one(tmp_path / "e", compressed(enhanced(images), uid.JPEGLSLossless, *frames[1:]))
+    with pytest.raises(InputError) as caught:
+        read_series([path])
+    assert caught.value.code == "E_CORRUPT"
+
+
+def one_file(folder: Path, frame: bytes, syntax: str = uid.JPEGLSLossless) -> Path:
+    return save_one(folder / "i", compressed(picture(noise(12, False), 12, False), syntax, frame))
+
+
+def test_a_stream_that_cannot_be_decoded_is_corrupt_and_the_next_one_is_read(tmp_path: Path):
+    raw = noise(12, False)
+    good = by_pyjpegls(raw, 12, False)
+    for bad in (b"\xff\xd8\xff\xd9", good[:60], bytes(100), good[: len(good) // 2]):
+        with pytest.raises(InputError) as caught:
+            stored(one_file(tmp_path, bad))
+        assert caught.value.code == "E_CORRUPT"
+        np.testing.assert_array_equal(stored(one_file(tmp_path, good)), raw)
+
+
+@pytest.fixture
+def another_child(monkeypatch):
+    """A child of the test's own in place of the one that all share."""
+    child = dicom_decode._Child()
+    monkeypatch.setattr(dicom_decode, "_child", child)
+    yield
+    child.close()
+
+
+def child_script(monkeypatch, tmp_path: Path, body: str) -> None:
+    """Let a stand-in decode: it answers as the real child does, but for ``body`` before it."""
+    script = tmp_path / "child.py"
+    source = Path(dicom_child.__file__).read_text()
+    marker = "    try:\n        for module"
+    assert marker in source
+    script.write_text(source.replace(marker, f"    {body}\n{marker}"))
+    monkeypatch.setattr(dicom_child, "__file__", str(script))
+
+
+CRASH = "if len(frame) < 100: os.kill(os.getpid(), signal.SIGSEGV)"
+HANG = "if len(frame) < 100: signal.pause()"
+
+
+@pytest.mark.parametrize(
+    ("body", "says"), [(CRASH, r"exit code -11"), (HANG, "more than 1 s")], ids=["crash", "hang"]
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_decoder_that_crashes_or_hangs_costs_one_file(
+    tmp_path: Path, monkeypatch, another_child, body, says
+):
+    child_script(monkeypatch, tmp_path, body)
+    raw = noise(12, False)
+    good = by_pyjpegls(raw, 12, False)
+    np.testing.assert_array_equal(stored(one_file(tmp_path, good)), raw)
+    monkeypatch.setattr(dicom_decode, "IMAGE_SECONDS", 1.0)
+    with pytest.raises(InputError, match=says) as caught:
+        stored(one_file(tmp_path, b"\xff\xd8"))
+    assert caught.value.code == "E_CORRUPT"
+    monkeypatch.setattr(dicom_decode, "IMAGE_SECONDS", 60.0)
+    np.testing.assert_array_equal(stored(one_file(tmp_path, good)), raw)
+
+
+def test_a_missing_library_is_named_with_the_extra(tmp_path: Path, monkeypatch, another_child):
+    child_script(monkeypatch, tmp_path, "sys = __import__('sys'); sys.modules['jpeg_ls'] = None")
+    with pytest.raises(InputError, match=r"JPEG-LS.*jpeg_ls.*cfseg\[dicom\]") as caught:
+        stored(one_file(tmp_path, by_pyjpegls(noise(12, False), 12, False)))
+    assert caught.value.code == "E_DECODER"
+    assert "libjpeg" not in caught.value.message
+
+
+def test_a_child_that_cannot_start_is_no_fault_of_the_file(
+    tmp_path: Path, monkeypatch, another_child
+):
+    monkeypatch.setattr(dicom_child, "__file__", str(tmp_path / "none.py"))
+    with pytest.raises(ResourceError, match="did not start"):
+        stored(one_file(tmp_path, by_pyjpegls(noise(12, False), 12, False)))
+
+
+def test_a_syntax_that_no_ct_has(tmp_path: Path):
+    path = one_file(tmp_path, b"\xff\xd8\xff\xd9", uid.MPEG2MPML)
+    with pytest.raises(InputError, match="transfer syntax MPEG2") as caught:
+        images_of(path)
+    assert caught.value.code == "E_DECODER"
+
+
+def test_a_stream_of_other_dimensions_is_corrupt(tmp_path: Path):
+    for shape in ((39, 48), (400, 480)):
+        with pytest.raises(InputError) as caught:
+            stored(one_file(tmp_path, by_pyjpegls(noise(12, False, shape), 12, False)))
+        assert caught.value.code == "E_CORRUPT"
+
+
+def test_several_threads_share_the_child(tmp_path: Path):
+    paths, raws = [], [noise(bits, False) for bits in (12, 13, 14, 15)]
+    for index, raw in enumerate(raws):
+        image = picture(raw, 16, False)
+        image = compressed(image, uid.JPEGLSLossless, by_pyjpegls(raw, 16, False))
+        paths.append(save_one(tmp_path / str(index), image))
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            for raw, found in zip(raws, pool.map(stored, paths), strict=True):
+                np.testing.assert_array_equal(found, raw)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
+def test_the_child_ends_with_a_parent_that_is_killed():
+    """Its standard input ends then, so it does, and nothing is left behind."""
+    code = (
+        "import time; from cfseg.io import dicom_decode as d; "
+        "print(d._child._started().pid, flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    assert Path(f"/proc/{child}").is_dir()
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 10
+    while is_running(child) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not is_running(child)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
