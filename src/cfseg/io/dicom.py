@@ -28,6 +28,10 @@ from cfseg.io.source import SourceGrid
 from cfseg.io.stream import CHUNK
 
 
+MAX_SIDE = np.iinfo(np.int16).max
+"""NIfTI-1, in which the label map is written, counts voxels with 16 bits."""
+
+
 def read_series(
     files: Sequence[Path], options: ReadingOptions = AS_IS, acquisition: int | None = None
 ) -> StoredImage:
@@ -116,6 +120,12 @@ def _header(stack: Stack) -> nib.Nifti1Header:
 
     A qform cannot say that a gantry was tilted, so the sform alone does.
     """
+    if max(stack.shape) > MAX_SIDE:
+        raise InputError(
+            f"the series has {stack.shape} columns, rows and slices; more than {MAX_SIDE} of one "
+            "fit into no label map: crop it",
+            code="E_TOO_LARGE",
+        )
     header = nib.Nifti1Header()
     header.set_data_shape(stack.shape)
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ stack.affine_lps

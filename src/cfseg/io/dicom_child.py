@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import struct
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 MEMORY_BYTES = 4 << 30
 """What the child may ask for: the largest image there is, several times over."""
@@ -17,7 +17,7 @@ _LENGTHS = struct.Struct("<IQ")
 _MAX_HEAD = 1 << 16
 
 
-def send(stream: BinaryIO, head: dict[str, Any], body: bytes = b"") -> None:
+def send(stream: IO[bytes], head: dict[str, Any], body: bytes = b"") -> None:
     """Write a message: two lengths, a JSON object and bytes."""
     words = json.dumps(head).encode()
     stream.write(_LENGTHS.pack(len(words), len(body)))
@@ -26,7 +26,7 @@ def send(stream: BinaryIO, head: dict[str, Any], body: bytes = b"") -> None:
     stream.flush()
 
 
-def receive(stream: BinaryIO, most_bytes: int) -> tuple[dict[str, Any], bytes]:
+def receive(stream: IO[bytes], most_bytes: int) -> tuple[dict[str, Any], bytes]:
     """Read a message.
 
     Args:
@@ -44,7 +44,7 @@ def receive(stream: BinaryIO, most_bytes: int) -> tuple[dict[str, Any], bytes]:
     return head, _exactly(stream, body_bytes)
 
 
-def _exactly(stream: BinaryIO, count: int) -> bytes:
+def _exactly(stream: IO[bytes], count: int) -> bytes:
     found = stream.read(count)
     if len(found) != count:
         raise EOFError
@@ -98,22 +98,24 @@ def _by_pydicom(frame: bytes, request: dict[str, Any]) -> bytes:
     from pydicom.encaps import encapsulate
     from pydicom.pixels import get_decoder  # type: ignore[attr-defined]
 
+    one_gray = {
+        "number_of_frames": 1,
+        "samples_per_pixel": 1,
+        "photometric_interpretation": "MONOCHROME2",
+    }
     array, _ = get_decoder(request["syntax"]).as_array(
         encapsulate([frame]),
         index=0,
         raw=True,
         decoding_plugin=request["plugin"],
-        number_of_frames=1,
-        samples_per_pixel=1,
-        photometric_interpretation="MONOCHROME2",
-        **request["layout"],
+        **request["layout"] | one_gray,
     )
     return bytes(array.astype(array.dtype.newbyteorder("<")).tobytes())
 
 
 def _by_gdcm(frame: bytes, request: dict[str, Any]) -> bytes:
     """Return the values of a JPEG image; pydicom's way to GDCM refuses those of 12 bits."""
-    import gdcm
+    import gdcm  # type: ignore[import-untyped]
 
     layout = request["layout"]
     fragment = gdcm.Fragment()

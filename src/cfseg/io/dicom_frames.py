@@ -8,13 +8,13 @@ way to read both kinds.
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydicom.datadict import tag_for_keyword
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag, Tag
 
 from cfseg.errors import InputError
 from cfseg.io.dicom_layout import PixelLayout, layout_of
-from cfseg.io.dicom_tags import corrupt, given, header_of, items, parsing, text
+from cfseg.io.dicom_tags import corrupt, given, header_of, items, text
 
 _GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 _RESCALE = ("RescaleSlope", "RescaleIntercept", "RescaleType")
@@ -68,6 +68,9 @@ _GROUPS: dict[str, dict[str, str]] = {
     },
 }
 """Functional group: what of it is read, and what it is called in a file of one image."""
+
+
+_Elements = dict[BaseTag, DataElement | RawDataElement]
 
 
 @dataclass(frozen=True)
@@ -124,10 +127,8 @@ def _frame_headers(path: Path, header: Dataset, frames: int) -> list[Dataset]:
     own = items(header, "PerFrameFunctionalGroupsSequence")
     if len(own) != frames:
         raise corrupt(path, f"it announces {frames} frames and describes {len(own)}")
-    common = {
-        tag_for_keyword(name): parsing(path, lambda name=name: header[name], f"{name}: ")
-        for name in _OF_IMAGE
-        if name in header
+    common: _Elements = {
+        Tag(name): header[Tag(name)] for name in _OF_IMAGE if given(header, name) is not None
     }
     for item in items(header, "SharedFunctionalGroupsSequence"):
         common |= _elements(path, item)
@@ -139,14 +140,14 @@ def _frame_headers(path: Path, header: Dataset, frames: int) -> list[Dataset]:
     return made
 
 
-def _elements(path: Path, groups: Dataset) -> dict[int, DataElement]:
+def _elements(path: Path, groups: Dataset) -> _Elements:
     """Return what is read of the functional groups, as elements of a file of one image."""
     groups.filename = str(path)
-    found: dict[int, DataElement] = {}
+    found: _Elements = {}
     for group, names in _GROUPS.items():
         for item in items(groups, group):
             item.filename = str(path)
             for name, plain in names.items():
                 if given(item, name) is not None:
-                    found[tag_for_keyword(plain)] = item[name]
+                    found[Tag(plain)] = item[Tag(name)]
     return found

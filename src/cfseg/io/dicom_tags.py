@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar, cast
 
 from cfseg.errors import InputError, UsageError
 from cfseg.io.memory import check_memory
@@ -21,7 +21,6 @@ from cfseg.tables import shown
 
 try:
     import highdicom  # noqa: F401 - only to say early that it is missing
-    from pydicom.datadict import tag_for_keyword
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.filereader import read_dataset, read_partial
     from pydicom.tag import BaseTag, Tag
@@ -34,8 +33,9 @@ except ImportError as missing:
 HEADER_BYTES = 64 << 20
 """The most that is inflated of a deflated file to find its header."""
 _IDENTIFIERS = ("SOPInstanceUID", "SeriesInstanceUID", "DirectoryRecordSequence")
-_PIXEL_DATA = tag_for_keyword("PixelData")
-_PIXELS = {tag_for_keyword(f"{kind}PixelData") for kind in ("", "Float", "DoubleFloat")}
+_PIXEL_DATA = Tag("PixelData")
+_PIXELS = {_PIXEL_DATA, Tag("FloatPixelData"), Tag("DoubleFloatPixelData")}
+_Tags = list[BaseTag | int] | None
 _T = TypeVar("_T")
 
 
@@ -116,32 +116,39 @@ def parsed(path: Path, tags: Sequence[str] | None = None, pixel_bytes: int = 0) 
     Raises:
         InputError: ``E_CORRUPT``, or the file cannot be opened.
     """
-    wanted = None if tags is None else [Tag(tag) for tag in tags]
+    wanted: _Tags = None if tags is None else [Tag(tag) for tag in tags]
     with open_regular(path) as handle:
         stream = _Bounded(path, handle)
         yield parsing(path, lambda: _parse(stream, wanted, pixel_bytes))
 
 
-def _parse(stream: "_Bounded", wanted: list[BaseTag] | None, pixel_bytes: int) -> Parsed:
+def _parse(stream: "_Bounded", wanted: _Tags, pixel_bytes: int) -> Parsed:
     places: dict[int, tuple[int, int]] = {}
 
     def at_pixels(tag: BaseTag, _vr: str | None, length: int) -> bool:
         places[tag] = stream.tell(), length
         return tag in _PIXELS
 
+    header: Dataset
     try:
-        header: Dataset = read_partial(stream, at_pixels, force=True, specific_tags=wanted)
+        header = read_partial(_binary(stream), at_pixels, force=True, specific_tags=wanted)
     except _DeflatedError:
         if pixel_bytes:
             check_memory(f"inflating {stream.path}", HEADER_BYTES + pixel_bytes)
         stream = _inflated(stream, HEADER_BYTES + pixel_bytes)
-        header = read_dataset(stream, False, True, None, at_pixels, specific_tags=wanted)
+        header = read_dataset(_binary(stream), False, True, None, at_pixels, specific_tags=wanted)
         header.file_meta = FileMetaDataset()
         header.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     header.filename = str(stream.path)
-    start, length = places.get(_PIXEL_DATA, (0, None))
+    if _PIXEL_DATA not in places:
+        return Parsed(header, _binary(stream), None)
+    start, length = places[_PIXEL_DATA]
     stream.seek(start)
-    return Parsed(header, stream, length)
+    return Parsed(header, _binary(stream), length)
+
+
+def _binary(stream: "_Bounded") -> BinaryIO:
+    return cast(BinaryIO, stream)
 
 
 class _DeflatedError(Exception):
