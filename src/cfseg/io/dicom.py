@@ -27,7 +27,6 @@ from cfseg.io.shear import angle_error
 from cfseg.io.source import SourceGrid
 from cfseg.io.stream import CHUNK
 
-
 MAX_SIDE = np.iinfo(np.int16).max
 """NIfTI-1, in which the label map is written, counts voxels with 16 bits."""
 

@@ -100,8 +100,9 @@ def make_slice(image: Image) -> Slice:
     is_near = max(np.abs(position).max(), spacing.max()) <= FAR_MM
     if not is_turn or not is_near or spacing.min() <= 0:
         raise InputError(
-            f"{image.name} has an unusable geometry: orientation {orientation.tolist()}, position "
-            f"{position.tolist()}, pixel spacing {spacing.tolist()} mm; export the series again",
+            f"{image.name} has an unusable geometry: ImageOrientationPatient "
+            f"{orientation.tolist()}, ImagePositionPatient {position.tolist()}, PixelSpacing "
+            f"{spacing.tolist()} mm; export the series again",
             code="E_GEOMETRY",
         )
     return Slice(image, position, orientation, (float(spacing[0]), float(spacing[1])))

@@ -10,10 +10,9 @@ from pydicom.encaps import generate_frames
 
 from cfseg.io.dicom_decode import decode
 from cfseg.io.dicom_frames import Image
-from cfseg.io.dicom_tags import corrupt, parsed, parsing
+from cfseg.io.dicom_tags import UNDEFINED_LENGTH, corrupt, parsed, parsing
 
 _Stored = npt.NDArray[Any]
-_UNDEFINED = 0xFFFFFFFF
 
 
 def stored_values(images: Sequence[Image]) -> Iterator[_Stored]:
@@ -29,18 +28,19 @@ def stored_values(images: Sequence[Image]) -> Iterator[_Stored]:
     with parsed(path, [], layout.frames * layout.frame_bytes) as file:
         if file.pixel_length is None:
             raise corrupt(path, "its pixels are missing")
-        if (file.pixel_length == _UNDEFINED) != (layout.decoder is not None):
+        if (file.pixel_length == UNDEFINED_LENGTH) != (layout.decoder is not None):
             raise corrupt(path, f"its pixels are not stored as {layout.syntax.name}")
         if layout.decoder is not None:
             yield from _decoded(images, file.stream)
         elif file.pixel_length < layout.frames * layout.frame_bytes:
             raise corrupt(path, f"it holds {file.pixel_length} bytes of pixels")
         else:
-            yield from _native(images, file.stream)
+            yield from _native(images, file.stream, file.pixel_length)
 
 
-def _native(images: Sequence[Image], stream: BinaryIO) -> Iterator[_Stored]:
+def _native(images: Sequence[Image], stream: BinaryIO, length: int) -> Iterator[_Stored]:
     layout, start = images[0].layout, stream.tell()
+    stream.seek(start + length)  # there is as much as there should be
     for image in images:
         stream.seek(start + (image.frame or 0) * layout.frame_bytes)
         values = np.frombuffer(stream.read(layout.frame_bytes), layout.dtype)

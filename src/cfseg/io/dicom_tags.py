@@ -32,6 +32,8 @@ except ImportError as missing:
 
 HEADER_BYTES = 64 << 20
 """The most that is inflated of a deflated file to find its header."""
+UNDEFINED_LENGTH = 0xFFFFFFFF
+"""The length of what ends with a mark of its own: compressed pixels, sequences."""
 _IDENTIFIERS = ("SOPInstanceUID", "SeriesInstanceUID", "DirectoryRecordSequence")
 _PIXEL_DATA = Tag("PixelData")
 _PIXELS = {_PIXEL_DATA, Tag("FloatPixelData"), Tag("DoubleFloatPixelData")}
