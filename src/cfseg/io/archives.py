@@ -86,7 +86,7 @@ def unpack(path: Path) -> Unpacked:
         ) from error
     except OSError as error:
         raise ResourceError(
-            f"{path} cannot be unpacked to {tempfile.gettempdir()}: {error.strerror or error}; free "
+            f"{path} cannot be unpacked to {tempfile.gettempdir()}: {error.strerror}; free "
             "some space, or set TMPDIR to another place",
             code="E_DISK",
         ) from error
