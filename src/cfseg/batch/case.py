@@ -271,7 +271,10 @@ class CaseRun:
         return without_folders(text, source.shown, source.path, self.job.target)
 
     def _stamp(self) -> list[list[Any]]:
-        return stamp(self.job.source.own_files)
+        found = stamp(self.job.source.own_files)
+        if not self.job.hides:
+            return found
+        return [[digest_of({"name": name})[:16], *rest] for name, *rest in found]
 
 
 def stopped(job: Job) -> CaseStatus:

@@ -27,7 +27,7 @@ class Bars:
         self.console, self.what = console, what
         self.progress: Progress | None = None
         self.tasks: list[TaskID] = []
-        self.next_line = perf_counter() + FIRST_LINE_SECONDS
+        self.next_line: float | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -54,6 +54,8 @@ class Bars:
             self._begin(None)
             if self.progress is not None:
                 self.progress.update(self.tasks[0], description=f"searching: {files} files")
+        elif self.next_line is None:
+            self.next_line = perf_counter() + FIRST_LINE_SECONDS
         elif perf_counter() > self.next_line:
             self.console.print(f"searching: {files} files looked at")
             self.next_line = perf_counter() + LINE_SECONDS

@@ -11,6 +11,7 @@ from cfseg.cli.bundle import bundle_app
 from cfseg.cli.compare import compare
 from cfseg.cli.dataset import dataset_app
 from cfseg.cli.demo import demo
+from cfseg.cli.doctor import doctor
 from cfseg.cli.evaluate import evaluate
 from cfseg.cli.figure import figure
 from cfseg.cli.findings import findings
@@ -47,6 +48,7 @@ def _root(
 
 
 app.command()(predict)
+app.command()(doctor)
 app.command()(evaluate)
 app.command()(compare)
 app.command()(benchmark)
