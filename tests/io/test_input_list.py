@@ -67,7 +67,7 @@ def test_d14_a_header_that_counts_more_images_is_noted(tmp_path):
 def test_d10_other_ways_to_store_the_same_pixels(tmp_path, syntax):
     pytest.importorskip("pydicom")
     import pydicom
-    from test_dicom_series import SLICES, hu_stack, make_image
+    from small_series import SLICES, hu_stack, make_image
 
     (tmp_path / "s").mkdir()
     for number in range(SLICES):

@@ -4,6 +4,9 @@ pydicom reads, highdicom gives the affine; the geometry is judged in :mod:`cfseg
 Readers that take what they find turn a missing slice, a tilt or a localizer into a wrong spacing.
 """
 
+import cfseg.io.dicom_tags  # noqa: F401 - first: it says what is missing, if the extra is
+
+# isort: split
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path

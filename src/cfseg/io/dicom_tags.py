@@ -21,6 +21,7 @@ from cfseg.tables import shown
 
 try:
     import highdicom  # noqa: F401 - only to say early that it is missing
+    import pydicom  # noqa: F401 - as above
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.filereader import read_dataset, read_partial
     from pydicom.tag import BaseTag, Tag
