@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,109 +13,16 @@ import pytest
 
 pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
-pytest.importorskip("gdcm")
-pytest.importorskip("jpeg_ls")
-pytest.importorskip("openjpeg")
-import gdcm
-import jpeg_ls
-from openjpeg.utils import encode_array
 from pydicom import dcmwrite, uid
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_frames
-from small_series import (
-    COLUMNS,
-    ROWS,
-    compressed,
-    enhanced,
-    hu_stack,
-    make_image,
-    save,
-    save_one,
-    series,
-)
+from small_series import COLUMNS, ROWS, compressed, enhanced, hu_stack, save, save_one, series
+from small_streams import CODECS, SHAPE, by_gdcm, by_openjpeg, by_pyjpegls, noise, picture
 
 from cfseg.errors import InputError, ResourceError
 from cfseg.io import dicom_child, dicom_decode
 from cfseg.io.dicom import read_series
 from cfseg.io.dicom_frames import images_of
 from cfseg.io.dicom_stored import stored_values
-
-Encoder = Callable[[np.ndarray, int, bool], bytes]
-SHAPE = (40, 48)
-
-
-def by_gdcm(kind: str) -> Encoder:
-    def encode(raw: np.ndarray, bits: int, signed: bool) -> bytes:
-        writer = gdcm.ImageWriter()  # the image is gone with it
-        image = writer.GetImage()
-        image.SetNumberOfDimensions(2)
-        image.SetDimensions((raw.shape[1], raw.shape[0], 1))
-        monochrome = gdcm.PhotometricInterpretation.MONOCHROME2
-        image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(monochrome))
-        plain = gdcm.TransferSyntax.ExplicitVRLittleEndian
-        image.SetTransferSyntax(gdcm.TransferSyntax(plain))
-        image.SetPixelFormat(gdcm.PixelFormat(1, 16, bits, bits - 1, int(signed)))
-        pixels = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
-        pixels.SetByteStringValue(raw.tobytes())
-        image.SetDataElement(pixels)
-        change = gdcm.ImageChangeTransferSyntax()
-        change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, kind)))
-        change.SetInput(image)
-        assert change.Change()
-        fragments = change.GetOutput().GetDataElement().GetSequenceOfFragments()
-        return b"".join(
-            fragments.GetFragment(i).GetByteValue().GetBuffer().encode("utf-8", "surrogateescape")
-            for i in range(fragments.GetNumberOfFragments())
-        )
-
-    return encode
-
-
-def by_pyjpegls(raw: np.ndarray, bits: int, signed: bool) -> bytes:
-    rows, columns = raw.shape
-    return bytes(
-        jpeg_ls.encode_pixel_data(
-            raw.tobytes(), rows=rows, columns=columns, samples_per_pixel=1, bits_stored=bits
-        )
-    )
-
-
-def by_openjpeg(raw: np.ndarray, bits: int, signed: bool) -> bytes:
-    return bytes(encode_array(raw, bits_stored=bits))
-
-
-def by_pydicom(raw: np.ndarray, bits: int, signed: bool) -> bytes:
-    image = picture(raw, bits, signed)
-    image.compress(uid.RLELossless, encoding_plugin="pydicom")
-    return next(generate_frames(image.PixelData, number_of_frames=1))
-
-
-CODECS: dict[str, tuple[str, Encoder]] = {
-    "JPEG lossless": (uid.JPEGLossless, by_gdcm("JPEGLosslessProcess14")),
-    "JPEG lossless SV1": (uid.JPEGLosslessSV1, by_gdcm("JPEGLosslessProcess14_1")),
-    "JPEG-LS": (uid.JPEGLSLossless, by_pyjpegls),
-    "JPEG-LS of GDCM": (uid.JPEGLSLossless, by_gdcm("JPEGLSLossless")),
-    "JPEG 2000": (uid.JPEG2000Lossless, by_openjpeg),
-    "JPEG 2000 of GDCM": (uid.JPEG2000Lossless, by_gdcm("JPEG2000Lossless")),
-    "RLE": (uid.RLELossless, by_pydicom),
-}
-
-
-def noise(bits: int, signed: bool, shape: tuple[int, int] = SHAPE) -> np.ndarray:
-    """All of the range of so many bits, its ends in the corner."""
-    low = -(1 << (bits - 1)) if signed else 0
-    high = low + (1 << bits) - 1
-    raw = np.random.default_rng(bits).integers(low, high + 1, shape)
-    raw[0, :2] = low, high
-    return raw.astype("<i2" if signed else "<u2")
-
-
-def picture(raw: np.ndarray, bits: int, signed: bool) -> Dataset:
-    image = make_image(0)
-    image.Rows, image.Columns = raw.shape
-    image.BitsStored, image.HighBit, image.PixelRepresentation = bits, bits - 1, int(signed)
-    image.PixelData = raw.tobytes()
-    return image
 
 
 def stored(path: Path) -> np.ndarray:
@@ -294,10 +200,15 @@ def test_a_syntax_that_no_ct_has(tmp_path: Path):
     assert caught.value.code == "E_DECODER"
 
 
-def test_a_stream_of_other_dimensions_is_corrupt(tmp_path: Path):
-    for shape in ((39, 48), (400, 480)):
-        with pytest.raises(InputError) as caught:
-            stored(one_file(tmp_path, by_pyjpegls(noise(12, False, shape), 12, False)))
+@pytest.mark.parametrize("codec", [c for c in CODECS if c != "RLE"])
+def test_a_stream_of_other_dimensions_is_corrupt(tmp_path: Path, codec):
+    syntax, encode = CODECS[codec]
+    for shape in ((39, 48), (48, 40), (80, 96)):
+        frame = encode(noise(12, False, shape), 12, False)
+        with pytest.raises(
+            InputError, match=f"48 x 40 pixels.* {shape[1]} x {shape[0]};"
+        ) as caught:
+            stored(one_file(tmp_path, frame, syntax))
         assert caught.value.code == "E_CORRUPT"
 
 

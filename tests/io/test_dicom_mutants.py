@@ -9,12 +9,11 @@ import pytest
 
 pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
-pytest.importorskip("jpeg_ls")
-pytest.importorskip("openjpeg")
 import pydicom
 from pydicom import uid
 from pydicom.dataset import Dataset
 from small_series import compressed, enhanced, save_one, series
+from small_streams import CODECS, noise
 
 from cfseg.errors import InputError
 from cfseg.io.dicom import count_acquisitions, read_series
@@ -95,49 +94,30 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
     return data[:begin] + made + data[end:]
 
 
-def small(number: int, image: Dataset) -> None:
-    image.Rows, image.Columns = 32, 32
-    pixels = np.tile(np.frombuffer(image.PixelData, "<u2"), 3)[: 32 * 32]
-    image.PixelData = pixels.tobytes()
-
-
 def originals(folder: Path) -> dict[str, list[bytes]]:
-    """Files of three slices, as bytes: plain, padded and numbered, compressed, enhanced."""
-    import jpeg_ls
-    from openjpeg.utils import encode_array
+    """Files of three slices, as bytes: plain, padded and numbered, enhanced, of each codec."""
 
     def numbered(number: int, image: Dataset) -> None:
         image.AcquisitionNumber, image.NumberOfFrames = number % 2, 1
         image.add_new("PixelPaddingValue", "US", 0)
 
-    def as_jpeg_ls(image: Dataset) -> Dataset:
-        sizes = {"rows": image.Rows, "columns": image.Columns, "samples_per_pixel": 1}
-        frame = jpeg_ls.encode_pixel_data(image.PixelData, bits_stored=12, **sizes)
-        return compressed(image, uid.JPEGLSLossless, bytes(frame))
-
-    def as_j2k(image: Dataset) -> Dataset:
-        pixels = np.frombuffer(image.PixelData, "<u2").reshape(32, 32)
-        return compressed(image, uid.JPEG2000Lossless, bytes(encode_array(pixels, bits_stored=12)))
-
-    def as_rle(image: Dataset) -> Dataset:
-        image.compress(uid.RLELossless, encoding_plugin="pydicom")
-        return image
-
-    def deflated(image: Dataset) -> Dataset:
+    def deflated(number: int, image: Dataset) -> None:
         image.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
-        return image
 
     three = range(3)
     kinds = {
         "plain": series(numbers=three),
         "numbered": series(numbered, three),
-        "JPEG-LS": [as_jpeg_ls(image) for image in series(small, three)],
-        "JPEG 2000": [as_j2k(image) for image in series(small, three)],
-        "RLE": [as_rle(image) for image in series(small, three)],
+        "deflated": series(deflated, three),
         "enhanced": [enhanced(series(numbers=three))],
         "enhanced, for each": [enhanced(series(numbers=three), shared=False)],
-        "deflated": [deflated(image) for image in series(numbers=three)],
     }
+    for codec, (syntax, encode) in CODECS.items():
+        raw = noise(12, False)
+        kinds[codec] = []
+        for image in series(numbers=three):
+            image.Rows, image.Columns = raw.shape
+            kinds[codec].append(compressed(image, syntax, encode(raw, 12, False)))
     return {
         name: [save_one(folder / "original", image).read_bytes() for image in images]
         for name, images in kinds.items()

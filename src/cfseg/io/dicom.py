@@ -28,7 +28,7 @@ from cfseg.io.nifti import StoredImage
 from cfseg.io.options import AS_IS, ReadingOptions
 from cfseg.io.shear import angle_error
 from cfseg.io.source import SourceGrid
-from cfseg.io.stream import CHUNK
+from cfseg.io.stream import CHUNK, open_regular
 
 MAX_SIDE = np.iinfo(np.int16).max
 """NIfTI-1, in which the label map is written, counts voxels with 16 bits."""
@@ -162,7 +162,7 @@ def _digest(stack: Stack) -> str:
 
 def _file_digest(path: Path) -> bytes:
     digest = hashlib.sha256()
-    with path.open("rb") as handle:
+    with open_regular(path) as handle:
         while chunk := handle.read(CHUNK):
             digest.update(chunk)
     return digest.digest()

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import struct
+import warnings
 from typing import IO, Any
 
 MEMORY_BYTES = 4 << 30
@@ -59,6 +60,7 @@ def main() -> None:
     for channel in (0, 1, 2):
         os.dup2(nowhere, channel)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what a Ctrl-C ends
+    warnings.simplefilter("ignore")
     _limit_memory()
     import pydicom.pixels  # noqa: F401 - before it says that it is ready
 

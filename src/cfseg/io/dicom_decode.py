@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock, Timer
@@ -41,9 +42,7 @@ def decode(path: Path, frame: bytes, layout: PixelLayout) -> npt.NDArray[Any]:
         InputError: ``E_CORRUPT``; ``E_DECODER``, a library is missing.
         ResourceError: no child process could be started.
     """
-    if layout.syntax == uid.JPEGExtended12Bit and _jpeg_bits(frame) != 12:
-        # GDCM writes such files with 16 bits, and then what overflows wraps around.
-        raise corrupt(path, "its JPEG stream has not the 12 bits that JPEG Extended can have")
+    _check_stream(path, frame, layout)
     head, body = _child.ask(path, _request(layout), frame, layout.frame_bytes)
     if "missing" in head:
         raise InputError(
@@ -73,14 +72,42 @@ def _request(layout: PixelLayout) -> dict[str, Any]:
     }
 
 
-def _jpeg_bits(frame: bytes) -> int | None:
-    """Return the precision of the samples of a sequential JPEG stream."""
+def _check_stream(path: Path, frame: bytes, layout: PixelLayout) -> None:
+    """Compare what a stream says of itself with the header; a decoder counts pixels at most.
+
+    Raises:
+        InputError: ``E_CORRUPT``, they differ.
+    """
+    jpeg = _jpeg_frame(frame)
+    # GDCM writes JPEG Extended with 16 bits, which JPEG has not, and then what overflows wraps.
+    if layout.syntax == uid.JPEGExtended12Bit and (jpeg is None or jpeg[0] != 12):
+        raise corrupt(path, "its JPEG stream has not the 12 bits that JPEG Extended can have")
+    size = jpeg[1:] if jpeg else _j2k_size(frame)
+    if size is not None and size != (layout.rows, layout.columns):
+        raise corrupt(
+            path,
+            f"its header announces {layout.columns} x {layout.rows} pixels, the compressed stream "
+            f"{size[1]} x {size[0]}",
+        )
+
+
+def _jpeg_frame(stream: bytes) -> tuple[int, int, int] | None:
+    """Return bits, rows and columns of a JPEG or JPEG-LS stream, None if it is none."""
     place = 2
-    while place + 5 <= len(frame) and frame[place] == 0xFF:
-        if frame[place + 1] in (0xC0, 0xC1):  # start of frame
-            return frame[place + 4]
-        place += 2 + struct.unpack_from(">H", frame, place + 2)[0]
+    while place + 9 <= len(stream) and stream[place] == 0xFF:
+        if stream[place + 1] in (0xC0, 0xC1, 0xC3, 0xF7):  # start of frame
+            bits, rows, columns = struct.unpack_from(">BHH", stream, place + 4)
+            return bits, rows, columns
+        place += 2 + int(struct.unpack_from(">H", stream, place + 2)[0])
     return None
+
+
+def _j2k_size(stream: bytes) -> tuple[int, int] | None:
+    """Return rows and columns of a JPEG 2000 stream, None if it is none."""
+    if not stream.startswith(b"\xff\x4f\xff\x51") or len(stream) < 24:
+        return None
+    width, height, left, top = struct.unpack_from(">4I", stream, 8)
+    return height - top, width - left
 
 
 @dataclass
@@ -183,10 +210,8 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
     for pipe in (process.stdin, process.stdout):
         assert pipe is not None  # noqa: S101 - see _start
-        try:
+        with suppress(BrokenPipeError):  # what it had not read yet
             pipe.close()
-        except BrokenPipeError:  # what it had not read yet
-            continue
 
 
 _child = _Child()

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from cfseg.errors import InputError
-from cfseg.io.dicom_tags import as_shown, corrupt, path_of, text, whole
+from cfseg.io.dicom_tags import as_shown, corrupt, parsing, path_of, text, whole
 from cfseg.io.stream import DEFLATE_LIMIT
 from cfseg.tables import shown
 
@@ -140,7 +140,7 @@ def _no_ct(header: Dataset, name: str, usual: str) -> InputError:
 
 def _syntax(header: Dataset) -> UID:
     """Return the transfer syntax; without one (no file meta, as of old) what pydicom found."""
-    found = text(getattr(header, "file_meta", Dataset()), "TransferSyntaxUID")
+    found = text(header.file_meta, "TransferSyntaxUID")
     syntax = UID(found) if found else _found_syntax(*header.original_encoding)
     if syntax in DECODERS or syntax in _RATIOS:
         return syntax
@@ -158,7 +158,7 @@ def _found_syntax(implicit: bool | None, little: bool | None) -> UID:
 
 
 def _check_size(path: Path, layout: PixelLayout) -> None:
-    size = path.stat().st_size
+    size = parsing(path, lambda: path.stat().st_size)
     if layout.frames * layout.frame_bytes > size * _RATIOS.get(layout.syntax, MAX_RATIO):
         raise corrupt(
             path,

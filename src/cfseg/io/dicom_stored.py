@@ -25,7 +25,7 @@ def stored_values(images: Sequence[Image]) -> Iterator[_Stored]:
         InputError: ``E_CORRUPT``; ``E_DECODER``, a library is missing.
     """
     path, layout = images[0].path, images[0].layout
-    with parsed(path, [], layout.frames * layout.frame_bytes) as file:
+    with parsed(path, ["PixelData"], layout.frames * layout.frame_bytes) as file:
         if file.pixel_length is None:
             raise corrupt(path, "its pixels are missing")
         if (file.pixel_length == UNDEFINED_LENGTH) != (layout.decoder is not None):

@@ -142,7 +142,8 @@ def _parse(stream: "_Bounded", wanted: _Tags, pixel_bytes: int) -> Parsed:
         header = read_dataset(_binary(stream), False, True, None, at_pixels, specific_tags=wanted)
         header.file_meta = FileMetaDataset()
         header.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-    header.filename = str(stream.path)
+    for part in (header, header.file_meta):
+        part.filename = str(stream.path)
     if _PIXEL_DATA not in places:
         return Parsed(header, _binary(stream), None)
     start, length = places[_PIXEL_DATA]
