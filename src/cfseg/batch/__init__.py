@@ -1,6 +1,6 @@
 """Many scans: each input is accounted for, one failure never stops the others, work resumes."""
 
-from cfseg.batch.files import file_digest, make_folder, stamp
+from cfseg.batch.files import file_digest, stamp
 from cfseg.batch.jobs import Job, is_file_name, plan_jobs, read_shard
 from cfseg.batch.run import predict_many
 from cfseg.batch.summary import CaseStatus, Summary
@@ -11,7 +11,6 @@ __all__ = [
     "Summary",
     "file_digest",
     "is_file_name",
-    "make_folder",
     "plan_jobs",
     "predict_many",
     "read_shard",

@@ -4,20 +4,6 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from cfseg.errors import ResourceError
-
-
-def make_folder(folder: Path) -> None:
-    """Make an output folder.
-
-    Raises:
-        ResourceError: the place cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResourceError(f"{folder} cannot be made: {error.strerror}", code="E_DISK") from error
-
 
 def stamp(path: Path) -> list[list[Any]]:
     """Return name, size and time of change of the file, or of each file of the folder."""

@@ -14,12 +14,11 @@ from queue import SimpleQueue
 
 from cfseg.batch.case import CaseRun, Made, OnWindow, stopped
 from cfseg.batch.claims import claimed
-from cfseg.batch.files import make_folder
 from cfseg.batch.jobs import Job, is_file_name, plan_jobs
 from cfseg.batch.record import now
 from cfseg.batch.summary import CaseStatus, Summary
 from cfseg.findings.keep import write_all_tables
-from cfseg.io import find_scans
+from cfseg.io import find_scans, make_folder
 from cfseg.io.atomic import sweep
 from cfseg.segmenter import Segmenter
 

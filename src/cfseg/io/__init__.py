@@ -1,6 +1,6 @@
 """Files to volumes and back: NIfTI and DICOM in, label maps on the input's own grid out."""
 
-from cfseg.io.atomic import replacing, write_json, write_text
+from cfseg.io.atomic import make_folder, replacing, write_json, write_text, writing
 from cfseg.io.inputs import find_input, remember_input, without_folders, without_paths
 from cfseg.io.names import case_id, find_scans, is_scan_name, names_of
 from cfseg.io.options import AS_IS, ReadingOptions
@@ -18,6 +18,7 @@ __all__ = [
     "find_scans",
     "is_scan_name",
     "label_image",
+    "make_folder",
     "names_of",
     "read_label_map",
     "read_scan",
@@ -30,4 +31,5 @@ __all__ = [
     "write_json",
     "write_label_map",
     "write_text",
+    "writing",
 ]

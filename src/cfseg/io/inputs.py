@@ -4,6 +4,7 @@ Paths may name patients, so no status, summary or report holds one. They are kep
 files that only their owner can read: ``OUT/.inputs/CASE``. Leave them out when you pass OUT on.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def remember_input(out: Path, case: str, path: Path) -> None:
     """
     with replacing(out / FOLDER / case) as temporary:
         temporary.touch(mode=0o600)
-        temporary.write_text(str(path.resolve()), encoding="utf-8")
+        temporary.write_bytes(os.fsencode(path.resolve()))
 
 
 def find_input(out: Path, case: str, images: Path | None = None) -> Path:
@@ -67,7 +68,7 @@ def find_input(out: Path, case: str, images: Path | None = None) -> Path:
             if case_id(scan) == case:
                 return scan
     try:
-        path = Path((out / FOLDER / case).read_text(encoding="utf-8"))
+        path = Path(os.fsdecode((out / FOLDER / case).read_bytes()))
     except (OSError, UnicodeDecodeError):
         path = None
     if path is None or not path.exists():

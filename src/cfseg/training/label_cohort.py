@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from cfseg import __version__
-from cfseg.batch import file_digest, make_folder, stamp
+from cfseg.batch import file_digest, stamp
 from cfseg.dataset.cases import Case, read_cases
 from cfseg.dataset.groups import group
 from cfseg.dataset.problems import check_out
@@ -29,6 +29,7 @@ from cfseg.io import (
     Scan,
     SourceGrid,
     label_image,
+    make_folder,
     read_scan,
     replacing,
     without_folders,
