@@ -47,10 +47,12 @@ class CfsegError(Exception):
     Attributes:
         code: a stable identifier, for example ``E_CORRUPT``; tests and status files cite it.
         exit_code: what the command line exits with when this error ends the run.
+        details: lines to be shown below the message, as one for each case that it is about.
     """
 
     code = "E_INTERNAL"
     exit_code = EXIT_INTERNAL
+    details: tuple[str, ...] = ()
 
     def __init__(self, message: str, *, code: str | None = None) -> None:
         super().__init__(message)
@@ -103,7 +105,7 @@ def disk_error(error: OSError, path: Path | None = None) -> ResourceError:
         error: of the file system.
         path: what was to be written; None if only the error knows which file it is about.
     """
-    where = f"{path} cannot be written" if path is not None else error.filename or "the disk"
+    where = f"{path} cannot be written" if path is not None else error.filename or "the output"
     reason = error.strerror or str(error)
     if error.errno in _FULL:
         reason = "the disk is full; free some space and run it again"

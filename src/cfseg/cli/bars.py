@@ -3,9 +3,12 @@
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from cfseg.tables import shown
+
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import Progress, TaskID
+
+    from cfseg.cli.console import Console
 
 
 class Bars:
@@ -48,7 +51,8 @@ class Bars:
             TimeElapsedColumn,
         )
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        named = TextColumn("{task.description}", markup=False)
+        columns = (named, BarColumn(), MofNCompleteColumn())
         self.progress = Progress(*columns, TimeElapsedColumn(), console=self.console)
         self.tasks = [
             self.progress.add_task(self.what, total=total),
@@ -71,5 +75,5 @@ class Bars:
         """Say how far a step of the current part is."""
         if self.progress is not None:
             self.progress.update(
-                self.tasks[1], description=name, completed=done, total=total, visible=True
+                self.tasks[1], description=shown(name), completed=done, total=total, visible=True
             )

@@ -8,12 +8,14 @@ import typer
 from cfseg.cli.networks import Threads
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from cfseg.bundle.bundle import Manifest, Network
+    from cfseg.cli.console import Table
     from cfseg.plan import Role
 
-bundle_app = typer.Typer(no_args_is_help=True, help="Make, import and look at model bundles.")
+bundle_app = typer.Typer(
+    no_args_is_help=True,
+    help="Make, import and look at model bundles.\n\nExample: cfseg bundle show my-bundle",
+)
 
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="BUNDLE", help="Folder to make.")]
 Name = Annotated[str | None, typer.Option(help="Of the model [default: the folder's name].")]
@@ -141,15 +143,10 @@ def quantize(
 
     Example: cfseg bundle quantize my-bundle --calibration train --check held-out -o my-bundle-int8
     """
-    from rich.console import Console
-
+    from cfseg.cli.console import Console
     from cfseg.quantize import quantize as make
 
-    console = Console(stderr=True)
-
-    def report(line: str) -> None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-
+    report = Console(stderr=True).say
     made = make(bundle, calibration, check, out, report, threads, overwrite=overwrite)
     found = made.check
     report(f"{made.bundle}: mean DSC {found.dsc_fp32:.4f} in fp32, {found.dsc_int8:.4f} in int8")
@@ -166,19 +163,18 @@ def show(
 
     Example: cfseg bundle show my-bundle
     """
-    from rich.console import Console
-
     from cfseg.bundle.manifest import default_bundle, digest, read_manifest
+    from cfseg.cli.console import Console
 
     path = bundle or default_bundle()
     manifest = read_manifest(path)
     if json:
-        typer.echo(manifest.model_dump_json(indent=2))
+        Console().show_json(manifest.model_dump(mode="json"))
         return
     console = Console()
-    console.print(_table(manifest))
+    console.show(_table(manifest))
     for line in _lines(manifest, digest(path)):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.say(line)
 
 
 def _read(role: "Role", folder: Path, fold: str | None, checkpoint: str | None) -> "Network":
@@ -197,17 +193,16 @@ def _read(role: "Role", folder: Path, fold: str | None, checkpoint: str | None) 
 
 
 def _report(path: Path) -> None:
-    from rich.console import Console
-
     from cfseg.bundle.manifest import read_manifest
+    from cfseg.cli.console import Console
 
     manifest = read_manifest(path)
     names = ", ".join(entry.name for entry in manifest.stages)
-    Console(stderr=True).print(f"{path}: {names}", highlight=False, markup=False, soft_wrap=True)
+    Console(stderr=True).say(f"{path}: {names}")
 
 
 def _table(manifest: "Manifest") -> "Table":
-    from rich.table import Table
+    from cfseg.cli.console import Table
 
     table = Table(title=manifest.name, title_justify="left")
     for column in ("stage", "spacing mm", "patch", "HU", "labels", "features", "sha256"):

@@ -8,9 +8,8 @@ import typer
 from cfseg.cli import networks
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from cfseg.batch import CaseStatus
+    from cfseg.cli.console import Console
 
 DEMO_SEED = 2025  # no training saw it; it has all organs and a tumor
 """No model of ours was trained on phantoms of this seed."""
@@ -31,9 +30,8 @@ def demo(
 
     Example: cfseg demo -o demo
     """
-    from rich.console import Console
-
     from cfseg.batch import predict_many
+    from cfseg.cli.console import Console
     from cfseg.cli.evaluate import score_table
     from cfseg.errors import CfsegError
     from cfseg.evaluation.flare import evaluate
@@ -44,13 +42,13 @@ def demo(
     from cfseg.segmenter import Segmenter
 
     console = Console()
-    console.print(f"Making a synthetic CT (seed {seed}) ...")
+    console.say(f"Making a synthetic CT (seed {seed}) ...")
     cohort = out / f"phantom_{seed}"
     write_cohort(cohort, cases=1, seed=seed)
     (image,) = sorted((cohort / "imagesTr").glob("*.nii.gz"))
     (reference,) = sorted((cohort / "labelsTr").glob("*.nii.gz"))
     segmenter = Segmenter(bundle, device, threads)
-    console.print(f"Segmenting it with {segmenter.manifest.name} ...")
+    console.say(f"Segmenting it with {segmenter.manifest.name} ...")
     masks = out / "prediction"
     (case,) = predict_many([image], masks, segmenter, statistics=True).cases
     if not case.ok:
@@ -59,22 +57,22 @@ def demo(
     label_map, _ = read_label_map(predicted)
     truth, _ = read_label_map(reference)
     montage(read_scan(image).volume, label_map, truth, picture, title=segmenter.notice)
-    console.print(score_table(evaluate(predicted, reference, out / "scores")))
+    console.show(score_table(evaluate(predicted, reference, out / "scores")))
     _print_seconds(console, case)
     for line in (*case.record["notes"], segmenter.notice):
         if line:
-            console.print(line, highlight=False, soft_wrap=True)
-    console.print("Writing the report ...")
+            console.say(line)
+    console.say("Writing the report ...")
     index = write_report(masks, cohort / "labelsTr", to=out / "report", title="Demo").index
     paths = {"label map": predicted, "picture": picture, "report": index}
     for name, path in paths.items():
-        console.print(f"{name + ':':10} {path}", highlight=False, soft_wrap=True)
+        console.say(f"{name + ':':10} {path}")
 
 
 def _print_seconds(console: "Console", case: "CaseStatus") -> None:
-    from rich.table import Table
+    from cfseg.cli.console import Table
 
     table = Table("step", "seconds")
     for name, seconds in case.record["seconds"].items():
         table.add_row(name, f"{seconds:.2f}")
-    console.print(table)
+    console.show(table)
