@@ -135,11 +135,12 @@ def _measure_steps(
     from cfseg.cli.bars import Bars
     from cfseg.cli.console import Console
     from cfseg.costs import measure_case, write_costs
-    from cfseg.errors import EXIT_NONE_DONE, EXIT_OK, EXIT_PARTIAL, InputError
+    from cfseg.errors import InputError, exit_code
     from cfseg.io import find_scans
 
     scans, _ = find_scans(inputs)
     costs: list[CaseCost] = []
+    codes: list[str] = []
     console = Console(stderr=True, quiet=quiet)
     with Bars(console, "scans") as bars:
         bars.start(len(scans))
@@ -147,6 +148,7 @@ def _measure_steps(
             try:
                 costs.append(measure_case(scan, segmenter, windows, bars.below))
             except InputError as error:
+                codes.append(error.code)
                 line = f"{scan.name}: refused: {error.code}: {error.message}"
                 Console(stderr=True).say(line)
             bars.advance(number)
@@ -154,9 +156,7 @@ def _measure_steps(
         write_costs(out, costs)
     if not quiet:
         _show(costs)
-    if not costs:
-        return EXIT_NONE_DONE
-    return EXIT_OK if len(costs) == len(scans) else EXIT_PARTIAL
+    return exit_code(len(costs), codes)
 
 
 def _show(costs: "list[CaseCost]") -> None:

@@ -26,14 +26,14 @@ def demo(
 ) -> None:
     """Make a synthetic CT, segment it, judge it, draw it and write a report to look at.
 
-    Exit codes: 0 done, 2 wrong call, 5 the model cannot be used, 6 disk or memory ran out.
+    Exit codes: 0 done, 2 wrong call, 4 the CT could not be segmented, 5 the model cannot be used,
+    6 disk or memory ran out.
 
     Example: cfseg demo -o demo
     """
     from cfseg.batch import predict_many
     from cfseg.cli.console import Console
     from cfseg.cli.evaluate import score_table
-    from cfseg.errors import CfsegError
     from cfseg.evaluation.flare import evaluate
     from cfseg.io import read_label_map, read_scan
     from cfseg.phantoms.cohort import write_cohort
@@ -50,9 +50,11 @@ def demo(
     segmenter = Segmenter(bundle, device, threads)
     console.say(f"Segmenting it with {segmenter.manifest.name} ...")
     masks = out / "prediction"
-    (case,) = predict_many([image], masks, segmenter, statistics=True).cases
+    summary = predict_many([image], masks, segmenter, statistics=True)
+    (case,) = summary.cases
     if not case.ok:
-        raise CfsegError(case.message, code=case.code)
+        Console(stderr=True).say(f"{case.case}: {case.state}: {case.code}: {case.message}")
+        raise typer.Exit(summary.exit_code)
     predicted, picture = masks / reference.name, out / "montage.png"
     label_map, _ = read_label_map(predicted)
     truth, _ = read_label_map(reference)

@@ -12,7 +12,6 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import torch
 
 from cfseg import __version__
 from cfseg.batch import file_digest, stamp
@@ -174,14 +173,9 @@ class _Labeller:
             record = {"code": "", "message": ""} | self._label(case)
         except InputError as error:
             state, record = "refused", {"code": error.code, "message": error.message}
-        except CfsegError as error:
-            state, record = "failed", {"code": error.code, "message": error.message}
-        except (MemoryError, torch.OutOfMemoryError):
-            advice = f"{case.name}: out of memory; free some, or crop the scan"
-            state, record = "failed", {"code": "E_OOM", "message": advice}
         except Exception as error:
-            what = f"{case.name}: {type(error).__name__}: {error}"
-            state, record = "failed", {"code": CfsegError.code, "message": what}
+            told = as_cfseg_error(error)
+            state, record = "failed", {"code": told.code, "message": told.message}
         paths = (case.image, case.label, *self._outputs(case))
         told = without_folders(record["message"], *paths)
         record = {"case": case.name, "state": state} | record | {"message": told}
