@@ -114,7 +114,7 @@ def disk_error(error: OSError, path: Path | None = None) -> ResourceError:
     return ResourceError(f"{where}: {reason}", code="E_DISK")
 
 
-def as_cfseg_error(error: Exception) -> CfsegError:
+def as_cfseg_error(error: BaseException) -> CfsegError:
     """Return any error as one of ours: disk and memory by their own codes, else a bug."""
     if isinstance(error, CfsegError):
         return error

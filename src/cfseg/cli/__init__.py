@@ -6,7 +6,7 @@ import signal
 import sys
 import traceback
 from types import FrameType
-from typing import Never
+from typing import Any, Never
 
 import typer
 
@@ -24,8 +24,12 @@ from cfseg.tables import shown
 
 __all__ = ["app", "main"]
 
-_WrongCall = typer.BadParameter.__mro__[2]
+_WrongCall: Any = typer.BadParameter.__mro__[2]
 """ClickException: of click, or of typer's own copy of it."""
+_BUG = (
+    "; this is a bug: run it again with --debug (cfseg --debug COMMAND ...) and report what it "
+    "prints"
+)
 
 
 def main() -> None:
@@ -57,25 +61,26 @@ def _run(root: Root) -> int:
         code = app(standalone_mode=False, obj=root) or EXIT_OK
         if sys.stdout is not None:
             sys.stdout.flush()
-    except (KeyboardInterrupt, typer.Abort):
-        code = EXIT_SIGINT
-    except SystemExit as end:
-        # typer and rich exit with 1 when whoever reads has gone.
-        reader_left = isinstance(end.__context__, BrokenPipeError)
-        code = EXIT_SIGPIPE if reader_left else end.code
-    except BrokenPipeError:
-        code = EXIT_SIGPIPE
-    except Exception as error:
-        return _told(error, debug=root.debug)
+    except BaseException as error:
+        code = _told(error, debug=root.debug)
+        code = _stop_behind(error) or code
     if code in (EXIT_SIGINT, EXIT_SIGTERM):
         _say("cfseg: stopped; what is finished is kept, run it again to go on")
-    if code == EXIT_SIGPIPE:
+    if code == EXIT_SIGPIPE:  # what is left in the buffer has no reader
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return code if isinstance(code, int) else EXIT_OK
+    return int(code)
 
 
-def _told(error: Exception, *, debug: bool) -> int:
+def _told(error: BaseException, *, debug: bool) -> int:
     """Say what went wrong, in one line, and return the exit code."""
+    if isinstance(error, BrokenPipeError):
+        return EXIT_SIGPIPE
+    if isinstance(error, SystemExit):
+        if isinstance(error.__context__, BrokenPipeError):  # typer and rich make this of it
+            return EXIT_SIGPIPE
+        return error.code if isinstance(error.code, int) else EXIT_OK
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return EXIT_SIGINT
     if isinstance(error, _WrongCall):
         error.message = "\n".join(map(shown, error.message.split("\n")))
         error.show()
@@ -84,14 +89,21 @@ def _told(error: Exception, *, debug: bool) -> int:
         traceback.print_exception(error)
     known = as_cfseg_error(error)
     is_bug = not isinstance(error, CfsegError) and known.code == CfsegError.code
-    advice = (
-        "; this is a bug: run it again with --debug (cfseg --debug COMMAND ...) and report what it "
-        "prints"
-    )
-    _say(f"cfseg: {known.code}: {known.message}{advice if is_bug else ''}")
+    _say(f"cfseg: {known.code}: {known.message}{_BUG if is_bug else ''}")
     for line in known.details:
         _say(line)
     return known.exit_code
+
+
+def _stop_behind(error: BaseException | None) -> int | None:
+    """Return the exit code of a stop, if the error came up while the command was leaving."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return EXIT_SIGINT
+        if isinstance(error, SystemExit) and error.code in (EXIT_SIGINT, EXIT_SIGTERM):
+            return int(error.code)
+        error = error.__context__
+    return None
 
 
 def _say(line: str) -> None:

@@ -19,7 +19,7 @@ from cfseg.dataset.cases import Case, read_cases
 from cfseg.dataset.groups import group
 from cfseg.dataset.problems import check_out
 from cfseg.dataset.pseudo_labels import GROUND_TRUTH, PSEUDO, merge, provenance, truth_is_kept
-from cfseg.errors import CfsegError, InputError, UsageError
+from cfseg.errors import CfsegError, InputError, UsageError, as_cfseg_error
 from cfseg.inference.merge import organs_of, tumor_over_organs, union_of_tumors
 from cfseg.inference.predictor import Stage
 from cfseg.io import (
@@ -174,8 +174,8 @@ class _Labeller:
         except InputError as error:
             state, record = "refused", {"code": error.code, "message": error.message}
         except Exception as error:
-            told = as_cfseg_error(error)
-            state, record = "failed", {"code": told.code, "message": told.message}
+            known = as_cfseg_error(error)
+            state, record = "failed", {"code": known.code, "message": known.message}
         paths = (case.image, case.label, *self._outputs(case))
         told = without_folders(record["message"], *paths)
         record = {"case": case.name, "state": state} | record | {"message": told}
