@@ -58,7 +58,7 @@ def _print_any_text() -> None:
 def _run(root: Root) -> int:
     """Run the command of the arguments and return the exit code."""
     try:
-        code = app(standalone_mode=False, obj=root) or EXIT_OK
+        code = app(standalone_mode=False, prog_name="cfseg", obj=root) or EXIT_OK
         if sys.stdout is not None:
             sys.stdout.flush()
     except BaseException as error:
