@@ -134,5 +134,18 @@ def test_any_error_becomes_one_of_ours():
     assert as_cfseg_error(MemoryError()).code == "E_OOM"
 
 
-def test_nothing_found_is_4():
-    assert exit_code(0, []) == 4
+def test_inputs_that_are_not_there_are_a_wrong_call_and_no_scans_are_4(result, tmp_path):
+    segmenter, _ = result
+    with pytest.raises(UsageError, match="there is no"):
+        predict_many([tmp_path / "none.nii.gz"], tmp_path / "out", segmenter)
+    (tmp_path / "empty").mkdir()
+    assert predict_many([tmp_path / "empty"], tmp_path / "out", segmenter).exit_code == 4
+
+
+def test_codes_may_be_empty():
+    assert [exit_code(0, []), exit_code(0, [""]), exit_code(1, [""]), exit_code(1, [])] == [
+        4,
+        4,
+        3,
+        0,
+    ]

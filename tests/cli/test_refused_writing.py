@@ -72,9 +72,9 @@ def test_a_folder_that_was_written_before_and_now_refuses(
 def test_a_bundle_is_not_half_written(tmp_path, tiny_bundle):
     manifest = read_manifest(tiny_bundle)
     plan = manifest.stages[0].plan
-    with refusing(lambda path: path.suffix == ".json", errno.ENOSPC):
-        with pytest.raises(ResourceError, match="the disk is full") as caught:
-            write_empty(tmp_path / "made", plan)
+    full = refusing(lambda path: path.suffix == ".json", errno.ENOSPC)
+    with full, pytest.raises(ResourceError, match="the disk is full") as caught:
+        write_empty(tmp_path / "made", plan)
     assert caught.value.code == "E_DISK"
     assert not list(tmp_path.iterdir())
 

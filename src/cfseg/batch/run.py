@@ -9,6 +9,7 @@ a case that another one does, or has just done.
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from itertools import zip_longest
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -123,7 +124,7 @@ class _Batch:
         try:
             left = [
                 job
-                for job, coming in zip(jobs, [*jobs[1:], None], strict=True)
+                for job, coming in zip_longest(jobs, jobs[1:])
                 if not self._try(job, coming, wait=False)
             ]
             for job in left:

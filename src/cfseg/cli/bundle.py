@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cfseg.cli.networks import Threads
+from cfseg.tables import shown
 
 if TYPE_CHECKING:
     from cfseg.bundle.bundle import Manifest, Network
@@ -48,6 +49,8 @@ def create(
 
     The recipe's cascade is narrowed to the stages that are given.
 
+    Exit codes: 0 made, 2 wrong call, 5 a model folder cannot be used, 6 the disk cannot be written.
+
     Example: cfseg bundle create --coarse C --tumor T1 --tumor T2 --organ O -o my-bundle
     """
     from cfseg.bundle.bundle import write_bundle
@@ -65,7 +68,7 @@ def create(
     _report(
         write_bundle(
             out,
-            name or out.name,
+            name or shown(out.name),
             networks,
             chosen.cascade,
             provenance,
@@ -95,6 +98,8 @@ def import_v1(
     Get coarse_model.pth, tumor_model_1.pth, tumor_model_2.pth and organ_model.pth from Zenodo
     record 8372563. They are read without running code from them.
 
+    Exit codes: 0 made, 2 wrong call, 5 a file cannot be used, 6 the disk cannot be written.
+
     Example: cfseg bundle import-v1 downloads -o authors-model
     """
     from cfseg.bundle.bundle import write_bundle
@@ -110,7 +115,7 @@ def import_v1(
     _report(
         write_bundle(
             out,
-            name or out.name,
+            name or shown(out.name),
             networks,
             chosen.cascade,
             provenance,
@@ -139,7 +144,8 @@ def quantize(
     They are kept only if the mean DSC on the check cohort falls by no more than the bundle's
     int8_dsc_loss (0.005 unless its recipe says otherwise).
 
-    Exit codes: 0 written, 2 wrong call, 5 too much was lost or the bundle is damaged.
+    Exit codes: 0 written, 2 wrong call, 5 too much was lost or the bundle is damaged,
+    6 the disk cannot be written.
 
     Example: cfseg bundle quantize my-bundle --calibration train --check held-out -o my-bundle-int8
     """
@@ -160,6 +166,8 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="The whole manifest, as JSON.")] = False,
 ) -> None:
     """Show what a bundle holds: stages, grids, networks, cascade.
+
+    Exit codes: 0 shown, 5 the bundle cannot be read.
 
     Example: cfseg bundle show my-bundle
     """
