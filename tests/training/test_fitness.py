@@ -64,7 +64,7 @@ def test_all_bad_cases_are_listed_with_advice(cohort, tmp_path):
     assert (caught.value.code, caught.value.exit_code) == ("E_BAD_CASES", 4)
     assert "2 of 6 cases" in caught.value.message
     for name in ("tumor_b: E_CORRUPT", "unlabelled: E_FORMAT"):
-        assert name in caught.value.message
+        assert name in " ".join(caught.value.details)
 
 
 def test_the_others_are_read_even_without_a_manifest(cohort):

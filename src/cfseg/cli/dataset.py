@@ -10,8 +10,7 @@ import typer
 from cfseg.cli.reading import OF_SCANS, reading
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from cfseg.cli.console import Table
     from cfseg.dataset.check import CheckedCase, CheckSummary
     from cfseg.dataset.groups import Grouping
     from cfseg.dataset.problems import Problem
@@ -67,8 +66,7 @@ def check(
 
     Example: cfseg dataset check cohort -o checked --write-manifest
     """
-    from rich.console import Console
-
+    from cfseg.cli.console import Console
     from cfseg.dataset.check import check as check_cohort
 
     _needs_out(write_manifest, out)
@@ -83,7 +81,7 @@ def check(
         )  # fmt: skip
     _print_problems(summary.problems)
     if not quiet:
-        Console().print(check_table(summary))
+        Console().show(check_table(summary))
     _print_nothing(dataset, len(summary.cases))
     raise typer.Exit(summary.exit_code)
 
@@ -109,8 +107,7 @@ def groups(
 
     Example: cfseg dataset groups cohort -o groups
     """
-    from rich.console import Console
-
+    from cfseg.cli.console import Console
     from cfseg.dataset.groups import groups as group_cohort
 
     _needs_out(write_manifest, out)
@@ -124,7 +121,7 @@ def groups(
         groups_figure(grouping, out / "groups.png")
     _print_problems(grouping.refused)
     if not quiet:
-        Console().print(groups_table(grouping), pattern_table(grouping))
+        Console().show(groups_table(grouping), pattern_table(grouping))
         _print_absent(grouping)
     _print_nothing(dataset, len(grouping.cases) + len(grouping.refused))
     raise typer.Exit(grouping.exit_code)
@@ -132,7 +129,7 @@ def groups(
 
 def check_table(summary: "CheckSummary") -> "Table":
     """Return how many cases are good, and how many problems of each code there are."""
-    from rich.table import Table
+    from cfseg.cli.console import Table
 
     table = Table("", title=f"{len(summary.cases)} cases, {summary.layout}")
     table.add_column("cases", justify="right")
@@ -147,8 +144,7 @@ def check_table(summary: "CheckSummary") -> "Table":
 
 def groups_table(grouping: "Grouping") -> "Table":
     """Return the sizes of the groups 1 to 6."""
-    from rich.table import Table
-
+    from cfseg.cli.console import Table
     from cfseg.dataset.groups import MEANING
 
     table = Table("group", "what", title=f"{len(grouping.cases)} cases, {grouping.layout}")
@@ -160,7 +156,7 @@ def groups_table(grouping: "Grouping") -> "Table":
 
 def pattern_table(grouping: "Grouping") -> "Table":
     """Return the most frequent sets of annotated labels."""
-    from rich.table import Table
+    from cfseg.cli.console import Table
 
     table = Table("annotated")
     table.add_column("cases", justify="right")
@@ -187,43 +183,37 @@ def _words(ids: tuple[int, ...]) -> str:
 
 
 def _print_absent(grouping: "Grouping") -> None:
-    from rich.console import Console
-
+    from cfseg.cli.console import Console
     from cfseg.labels import NAMES
 
     flagged = grouping.perhaps_absent
     if flagged:
         listed = ", ".join(f"{name} ({NAMES[organ]})" for name, organ in list(flagged.items())[:5])
         more = f" and {len(flagged) - 5} more in groups.json" if len(flagged) > 5 else ""
-        Console(stderr=True).print(
+        Console(stderr=True).say(
             f"{len(flagged)} cases lack one organ of an otherwise full set: {listed}{more}. If it "
-            'was removed, say so in manifest.json: {case: {"absent": [id]}}',
-            highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
+            'was removed, say so in manifest.json: {case: {"absent": [id]}}'
+        )
 
 
 def _print_problems(problems: "tuple[Problem, ...]") -> None:
-    from rich.console import Console
+    from cfseg.cli.console import Console
 
     errors = Console(stderr=True)
     lines = [f"{p.case}: {p.code}: {p.message}" for p in problems[:_MOST_ROWS]]
     if len(problems) > _MOST_ROWS:
         lines.append(f"and {len(problems) - _MOST_ROWS} more")
     for line in lines:
-        errors.print(line, highlight=False, markup=False, soft_wrap=True)
+        errors.say(line)
 
 
 def _print_nothing(dataset: Path, found: int) -> None:
     """Say what was looked for where nothing was found."""
-    from rich.console import Console
-
+    from cfseg.cli.console import Console
     from cfseg.dataset.layouts import EXPECTED
 
     if not found:
-        Console(stderr=True).print(
-            f"{dataset}: no scans and no label maps found; {EXPECTED}",
-            highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
+        Console(stderr=True).say(f"{dataset}: no scans and no label maps found; {EXPECTED}")
 
 
 def _needs_out(write_manifest: bool, out: Path | None) -> None:
@@ -235,9 +225,8 @@ def _needs_out(write_manifest: bool, out: Path | None) -> None:
 
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    from rich.console import Console
-
     from cfseg.cli.bars import Bars
+    from cfseg.cli.console import Console
 
     with Bars(Console(stderr=True, quiet=quiet), "cases") as bars:
         yield bars.step

@@ -10,8 +10,7 @@ from cfseg.cli import networks
 from cfseg.cli.reading import OF_SCANS, reading
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from cfseg.cli.console import Console
     from cfseg.io import ReadingOptions
     from cfseg.training.label_summary import Labelled, LabelSummary
 
@@ -62,9 +61,8 @@ def pseudo_label(
 
     Example: cfseg pseudo-label cohort -m work/bundle -o labelled --group 1
     """
-    from rich.console import Console
-
     from cfseg.cli.bars import Bars
+    from cfseg.cli.console import Console
     from cfseg.training.label_cohort import label_cohort
 
     console, errors = Console(stderr=True, quiet=quiet), Console(stderr=True)
@@ -73,7 +71,7 @@ def pseudo_label(
         def on_case(found: "Labelled", done: int, of: int) -> None:
             bars.step(done, of)
             to = console if found.state == "done" else errors
-            to.print(_line(found), highlight=False, markup=False, soft_wrap=True)
+            to.say(_line(found))
 
         summary = label_cohort(
             dataset, bundle, out, stage=stage.value, groups=group or (), step=step, tumor=tumor,
@@ -96,7 +94,7 @@ def _close(console: "Console", summary: "LabelSummary") -> None:
     counts = summary.as_dict()["counts"]
     parts = [f"{number} {state}" for state, number in counts.items() if number]
     line = ", ".join(parts) or "no case to label: all that were asked for are annotated"
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.say(line)
     if summary.settings["notice"]:
         notice = f"Notice: {summary.settings['notice']}"
-        console.print(notice, highlight=False, markup=False, soft_wrap=True)
+        console.say(notice)

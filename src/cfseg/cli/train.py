@@ -1,7 +1,6 @@
 """``cfseg train``."""
 
 import importlib.util
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 import typer
 
 from cfseg.cli import networks
+from cfseg.tables import shown
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -82,6 +82,7 @@ def train(
     Example: cfseg train cohort -o work --recipe demo
     """
     from cfseg import __version__
+    from cfseg.cli.console import Console
     from cfseg.dataset.cases import phantom_notice
     from cfseg.errors import UsageError
     from cfseg.recipes.recipe import load
@@ -106,7 +107,8 @@ def train(
     )
     only = _role(stage)
     if dry_run:
-        typer.echo("\n".join(pipeline.plan(only)))
+        for line in pipeline.plan(only):
+            Console().say(line)
         return
     if importlib.util.find_spec("nnunetv2") is None:
         raise UsageError("training needs nnU-Net; install it with: pip install 'cfseg[train]'")
@@ -125,17 +127,18 @@ class _Log:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        from cfseg.cli.console import Console
+
+        self.path, self.console = path, Console(stderr=True)
         self.bar: Progress | None = None
         self.tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
-            from rich.console import Console
+        if self.console.is_terminal:
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-            self.bar = Progress(*columns, console=Console(stderr=True))
+            named = TextColumn("{task.description}", markup=False)
+            self.bar = Progress(named, BarColumn(), TimeRemainingColumn(), console=self.console)
             self.bar.start()
         return self
 
@@ -145,14 +148,13 @@ class _Log:
             self.bar = None
 
     def __call__(self, line: str) -> None:
-        text = f"{time.strftime('%H:%M:%S')} {line}\n"
-        if self.bar is None:
-            sys.stderr.write(text)
-        else:
-            self.bar.console.out(text, end="", highlight=False)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(text)
+        from cfseg.io import make_folder, writing
+
+        text = f"{time.strftime('%H:%M:%S')} {shown(line)}"
+        self.console.say(text)
+        make_folder(self.path.parent)
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(f"{text}\n")
 
     def progress(self, name: str, done: int, total: int) -> None:
         """Move the bar of what is going on; what is finished gets none."""
@@ -161,7 +163,7 @@ class _Log:
         if name not in self.tasks:
             for task in self.tasks.values():
                 self.bar.update(task, visible=False)
-            self.tasks[name] = self.bar.add_task(name, total=total, completed=done)
+            self.tasks[name] = self.bar.add_task(shown(name), total=total, completed=done)
         self.bar.update(self.tasks[name], completed=done, total=total, visible=done < total)
 
 
@@ -189,9 +191,11 @@ def _check_machine(pipeline: "Pipeline", gpus: int, device: str) -> None:
 
 
 def _print_cost(pipeline: "Pipeline") -> None:
+    from cfseg.cli.console import Console
     from cfseg.training.cost import write_cost
 
-    typer.echo(write_cost(pipeline.work, pipeline.training))
+    for line in write_cost(pipeline.work, pipeline.training).splitlines():
+        Console().say(line)
 
 
 def _role(stage: str | None) -> "Role | None":

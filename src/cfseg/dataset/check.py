@@ -1,7 +1,5 @@
 """Is every case of a cohort fit to train on? All are looked at; none stops the others."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from cfseg.dataset.problems import Problem, check_out, exit_code, problem_from
 from cfseg.geometry import Geometry
 from cfseg.io import AS_IS, ReadingOptions, read_scan, write_json, write_text
 from cfseg.labels import NAMES
+from cfseg.tables import csv_text
 from cfseg.volume import LabelMap
 
 OnCase = Callable[["CheckedCase", int, int], None]
@@ -96,11 +95,8 @@ class CheckSummary:
 
     def csv_text(self) -> str:
         """Return what ``check.csv`` holds: a row for each problem."""
-        stream = io.StringIO()
-        writer = csv.DictWriter(stream, ["case", "file", "code", "message"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(problem.as_dict() for problem in self.problems)
-        return stream.getvalue().removesuffix("\n")
+        rows = [list(problem.as_dict().values()) for problem in self.problems]
+        return csv_text(("case", "file", "code", "message"), rows)
 
 
 def check(
@@ -135,7 +131,7 @@ def check(
     summary = CheckSummary(cohort.root, cohort.layout, tuple(cases), options)
     if out is not None:
         write_json(out / "check.json", summary.as_dict())
-        write_text(out / "check.csv", summary.csv_text() + "\n")
+        write_text(out / "check.csv", summary.csv_text())
         if manifest:
             write_manifest(out / NAME, summary.good)
     return summary

@@ -53,13 +53,14 @@ class Fitness:
         lines = [f"  {p.case}: {p.code}: {p.message}" for p in self.problems[:_NAMED]]
         if len(self.problems) > _NAMED:
             lines.append(f"  and {len(self.problems) - _NAMED} more")
-        listed = "\n".join(lines)
-        raise InputError(
-            f"{count} of {count + len(self.good)} cases cannot be trained on:\n{listed}\nrepair "
-            "them, or pass --skip-bad to leave them out (cfseg dataset check lists them all; other "
-            "options that are named here are those of cfseg predict)",
+        error = InputError(
+            f"{count} of {count + len(self.good)} cases cannot be trained on; repair them, or pass "
+            "--skip-bad to leave them out (cfseg dataset check lists them all; other options that "
+            "are named here are those of cfseg predict)",
             code="E_BAD_CASES",
         )
+        error.details = tuple(lines)
+        raise error
 
 
 def check_fitness(

@@ -12,15 +12,14 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import torch
 
 from cfseg import __version__
-from cfseg.batch import file_digest, make_folder, stamp
+from cfseg.batch import file_digest, stamp
 from cfseg.dataset.cases import Case, read_cases
 from cfseg.dataset.groups import group
 from cfseg.dataset.problems import check_out
 from cfseg.dataset.pseudo_labels import GROUND_TRUTH, PSEUDO, merge, provenance, truth_is_kept
-from cfseg.errors import CfsegError, InputError, UsageError
+from cfseg.errors import CfsegError, InputError, UsageError, as_cfseg_error
 from cfseg.inference.merge import organs_of, tumor_over_organs, union_of_tumors
 from cfseg.inference.predictor import Stage
 from cfseg.io import (
@@ -29,6 +28,7 @@ from cfseg.io import (
     Scan,
     SourceGrid,
     label_image,
+    make_folder,
     read_scan,
     replacing,
     without_folders,
@@ -173,14 +173,9 @@ class _Labeller:
             record = {"code": "", "message": ""} | self._label(case)
         except InputError as error:
             state, record = "refused", {"code": error.code, "message": error.message}
-        except CfsegError as error:
-            state, record = "failed", {"code": error.code, "message": error.message}
-        except (MemoryError, torch.OutOfMemoryError):
-            advice = f"{case.name}: out of memory; free some, or crop the scan"
-            state, record = "failed", {"code": "E_OOM", "message": advice}
         except Exception as error:
-            what = f"{case.name}: {type(error).__name__}: {error}"
-            state, record = "failed", {"code": CfsegError.code, "message": what}
+            known = as_cfseg_error(error)
+            state, record = "failed", {"code": known.code, "message": known.message}
         paths = (case.image, case.label, *self._outputs(case))
         told = without_folders(record["message"], *paths)
         record = {"case": case.name, "state": state} | record | {"message": told}
