@@ -18,15 +18,16 @@ from cfseg.labels import ORGAN_IDS
 
 @pytest.fixture
 def cohort(tmp_path):
-    """Ten cases without tumor, five with, five unlabelled; the label maps' voxels do not matter."""
+    """Ten cases without tumor, five with, five unlabelled, all of a few voxels."""
     manifest = {f"full_{i}": list(ORGAN_IDS) for i in range(10)}
     manifest |= {f"tumor_{i}": [*ORGAN_IDS, 14] for i in range(5)}
     manifest |= {f"bare_{i}": [] for i in range(5)}
-    image = nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4))
-    for name, annotated in manifest.items():
-        _save(image, tmp_path / "imagesTr" / f"{name}_0000.nii.gz")
+    for number, (name, annotated) in enumerate(manifest.items()):
+        _save(np.full(64, number, np.int16), tmp_path / "imagesTr" / f"{name}_0000.nii.gz")
         if annotated:
-            _save(image, tmp_path / "labelsTr" / f"{name}.nii.gz")
+            ids = np.zeros(64, np.uint8)
+            ids[: len(annotated)] = annotated
+            _save(ids, tmp_path / "labelsTr" / f"{name}.nii.gz")
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     return tmp_path
 
@@ -206,6 +207,6 @@ def test_a_signal_ends_any_step_with_its_code_and_without_a_traceback(cohort, nu
     assert "cfseg: stopped; what is finished is kept" in errors
 
 
-def _save(image, path):
+def _save(values, path):
     path.parent.mkdir(exist_ok=True)
-    nib.save(image, path)
+    nib.save(nib.Nifti1Image(values.reshape(4, 4, 4), np.eye(4)), path)

@@ -64,8 +64,9 @@ def test_a_manifest_that_does_not_fit_is_refused(cohort, manifest, message):
 
 
 def test_a_folder_without_scans_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="no scans in imagesTr"):
+    with pytest.raises(InputError, match="no scans found") as caught:
         read_cases(tmp_path)
+    assert (caught.value.code, caught.value.exit_code) == ("E_NO_CASES", 4)
 
 
 def test_phantoms_bring_their_notice(cohort):

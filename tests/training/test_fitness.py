@@ -72,8 +72,9 @@ def test_the_others_are_read_even_without_a_manifest(cohort):
     (cohort / "manifest.json").unlink()
     names = [case.name for case in readable_cases(cohort)]
     assert names == sorted(set(tiny_cohort.ANNOTATED) - {"tumor_b"})
-    with pytest.raises(UsageError):
+    with pytest.raises(InputError) as caught:
         readable_cases(cohort / "labelsTr")
+    assert caught.value.code == "E_NO_CASES"
 
 
 def pipeline(cohort, work, lines, *, skip_bad):
@@ -87,7 +88,7 @@ def test_training_stops_before_any_work(cohort, tmp_path):
     lines = []
     with pytest.raises(InputError, match="2 of 6 cases"):
         pipeline(cohort, tmp_path / "work", lines, skip_bad=False).run()
-    assert lines == []
+    assert all(": warning: situs: " in line for line in lines)
     assert not (tmp_path / "work" / "steps").exists()
 
 
@@ -98,7 +99,8 @@ def test_bad_cases_are_left_out_and_named(cohort, tmp_path):
     made.check()
     assert [case.name for case in made.cases] == ["full_a", "full_b", "partial", "tumor_a"]
     assert made.left_out == {"tumor_b": "E_CORRUPT", "unlabelled": "E_FORMAT"}
-    assert [line.partition(":")[0] for line in lines] == ["left out", "left out"]
+    left_out = [line for line in lines if ": warning: " not in line]
+    assert [line.partition(":")[0] for line in left_out] == ["left out", "left out"]
     assert made._provenance()["left_out"] == made.left_out
     assert "prepare 4 cases for the organ model" in "\n".join(made.plan())
 

@@ -57,13 +57,16 @@ def check(
     """Read every scan and label map of a cohort and list the cases that cannot be used.
 
     A case is bad if a file is damaged, is not a CT in HU or has no known orientation, if scan and
-    label map lie on different grids, or if the label map has values that mean nothing. Writes
-    check.json and check.csv. With --write-manifest, train on OUT/manifest.json: the cohort without
-    its bad cases. With options of reading, a case is good if cfseg pseudo-label can use it with the
-    same ones; cfseg train takes none of them.
+    label map lie on different grids, if the label map has values that mean nothing, or if it is
+    empty although annotated. Warnings leave a case good: annotated_not_present,
+    present_not_annotated, empty_label, duplicate_scan (the same voxels under two names) and situs
+    (organs on the wrong side of each other). Writes check.json and check.csv. With
+    --write-manifest, train on OUT/manifest.json: the cohort without its bad cases. With options of
+    reading, a case is good if cfseg pseudo-label can use it with the same ones; cfseg train takes
+    none of them.
 
     Exit codes: 0 all good, 2 wrong call, 3 some bad, 4 all bad or none found, 6 the disk cannot be
-    written.
+    written. Warnings change none of them.
 
     Example: cfseg dataset check cohort -o checked --write-manifest
     """
@@ -83,6 +86,7 @@ def check(
         )  # fmt: skip
     _print_problems(summary.problems)
     if not quiet:
+        _print_problems(summary.warnings)
         Console().print(check_table(summary))
     _print_nothing(dataset, len(summary.cases))
     raise typer.Exit(summary.exit_code)
@@ -100,9 +104,9 @@ def groups(
 ) -> None:
     """Sort a cohort into the paper's groups 1 to 6: unlabelled, tumor, some organs, all organs.
 
-    What is annotated stands in manifest.json, {case: [label ids]}; without one, the labels that
-    are present count, which takes reading them all: --write-manifest keeps what was found. Writes
-    groups.json and groups.png.
+    What is annotated stands in manifest.json, {case: [label ids]}, and then no scan need be there;
+    without one, the labels that are present count, which takes reading them all: --write-manifest
+    keeps what was found. Writes groups.json and groups.png.
 
     Exit codes: 0 all cases in a group, 2 wrong call, 3 some refused, 4 all refused or none found,
     6 the disk cannot be written.
@@ -126,22 +130,25 @@ def groups(
     if not quiet:
         Console().print(groups_table(grouping), pattern_table(grouping))
         _print_absent(grouping)
+        _print_without_scan(grouping)
     _print_nothing(dataset, len(grouping.cases) + len(grouping.refused))
     raise typer.Exit(grouping.exit_code)
 
 
 def check_table(summary: "CheckSummary") -> "Table":
-    """Return how many cases are good, and how many problems of each code there are."""
+    """Return how many cases are good, and how many problems and warnings there are by name."""
     from rich.table import Table
 
     table = Table("", title=f"{len(summary.cases)} cases, {summary.layout}")
     table.add_column("cases", justify="right")
     table.add_row("good", str(len(summary.good)))
     table.add_row("bad", str(summary.bad))
-    if summary.codes:
+    if summary.warnings:
+        table.add_row("with warnings", str(sum(bool(case.warnings) for case in summary.cases)))
+    for counts in (summary.codes, summary.warning_codes):
         table.add_section()
-    for code, count in summary.codes.items():
-        table.add_row(code, str(count))
+        for code, count in counts.items():
+            table.add_row(code, str(count))
     return table
 
 
@@ -190,10 +197,12 @@ def _print_absent(grouping: "Grouping") -> None:
     from rich.console import Console
 
     from cfseg.labels import NAMES
+    from cfseg.tables import shown
 
     flagged = grouping.perhaps_absent
     if flagged:
-        listed = ", ".join(f"{name} ({NAMES[organ]})" for name, organ in list(flagged.items())[:5])
+        first = list(flagged.items())[:5]
+        listed = ", ".join(f"{shown(name)} ({NAMES[organ]})" for name, organ in first)
         more = f" and {len(flagged) - 5} more in groups.json" if len(flagged) > 5 else ""
         Console(stderr=True).print(
             f"{len(flagged)} cases lack one organ of an otherwise full set: {listed}{more}. If it "
@@ -202,13 +211,24 @@ def _print_absent(grouping: "Grouping") -> None:
         )  # fmt: skip
 
 
+def _print_without_scan(grouping: "Grouping") -> None:
+    from rich.console import Console
+
+    if missing := len(grouping.without_scan):
+        Console(stderr=True).print(
+            f"{missing} of {len(grouping.cases)} cases have no scan here and were grouped by what "
+            "the manifest says alone; cfseg dataset check and cfseg train need the scans",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
+
+
 def _print_problems(problems: "tuple[Problem, ...]") -> None:
     from rich.console import Console
 
     errors = Console(stderr=True)
-    lines = [f"{p.case}: {p.code}: {p.message}" for p in problems[:_MOST_ROWS]]
+    lines = [problem.line for problem in problems[:_MOST_ROWS]]
     if len(problems) > _MOST_ROWS:
-        lines.append(f"and {len(problems) - _MOST_ROWS} more")
+        lines.append(f"and {len(problems) - _MOST_ROWS} more {problems[0].severity}s")
     for line in lines:
         errors.print(line, highlight=False, markup=False, soft_wrap=True)
 
