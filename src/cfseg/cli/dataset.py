@@ -85,10 +85,11 @@ def check(
             on_case=on_case,
         )  # fmt: skip
     _print_problems(summary.problems)
-    if not quiet:
+    if not summary.cases:
+        _print_nothing(dataset)
+    elif not quiet:
         _print_problems(summary.warnings)
         Console().print(check_table(summary))
-    _print_nothing(dataset, len(summary.cases))
     raise typer.Exit(summary.exit_code)
 
 
@@ -127,11 +128,12 @@ def groups(
 
         groups_figure(grouping, out / "groups.png")
     _print_problems(grouping.refused)
-    if not quiet:
+    if not grouping.cases and not grouping.refused:
+        _print_nothing(dataset)
+    elif not quiet:
         Console().print(groups_table(grouping), pattern_table(grouping))
         _print_absent(grouping)
         _print_without_scan(grouping)
-    _print_nothing(dataset, len(grouping.cases) + len(grouping.refused))
     raise typer.Exit(grouping.exit_code)
 
 
@@ -216,8 +218,8 @@ def _print_without_scan(grouping: "Grouping") -> None:
 
     if missing := len(grouping.without_scan):
         Console(stderr=True).print(
-            f"{missing} of {len(grouping.cases)} cases have no scan here and were grouped by what "
-            "the manifest says alone; cfseg dataset check and cfseg train need the scans",
+            f"no scan was found of {missing} of {len(grouping.cases)} cases; groups need none, "
+            "cfseg dataset check and cfseg train do",
             highlight=False, markup=False, soft_wrap=True,
         )  # fmt: skip
 
@@ -233,17 +235,16 @@ def _print_problems(problems: "tuple[Problem, ...]") -> None:
         errors.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _print_nothing(dataset: Path, found: int) -> None:
+def _print_nothing(dataset: Path) -> None:
     """Say what was looked for where nothing was found."""
     from rich.console import Console
 
     from cfseg.dataset.layouts import EXPECTED
 
-    if not found:
-        Console(stderr=True).print(
-            f"{dataset}: no scans and no label maps found; {EXPECTED}",
-            highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
+    Console(stderr=True).print(
+        f"{dataset}: no scans and no label maps found; {EXPECTED}",
+        highlight=False, markup=False, soft_wrap=True,
+    )  # fmt: skip
 
 
 def _needs_out(write_manifest: bool, out: Path | None) -> None:

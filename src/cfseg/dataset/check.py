@@ -218,8 +218,13 @@ def _with_twins(entries: Sequence[Entry], checked: Sequence[CheckedCase]) -> Ite
 
 def _digest(volume: Volume) -> str:
     """Return what scans share only if all voxels agree, in HU and on the canonical axes."""
-    found = hashlib.sha256(repr(volume.hu.shape).encode(), usedforsecurity=False)
-    found.update(np.ascontiguousarray(volume.hu).data)
+    hu = volume.hu
+    if hu.dtype != np.int16:  # whole numbers may have been saved as floats
+        with np.errstate(invalid="ignore"):
+            whole = hu.astype(np.int16)
+        hu = whole if np.array_equal(whole, hu) else hu
+    found = hashlib.sha256(repr(hu.shape).encode(), usedforsecurity=False)
+    found.update(np.ascontiguousarray(hu).data)
     return found.hexdigest()
 
 

@@ -89,10 +89,19 @@ def list_cohort(root: Path) -> Cohort:
     if os.path.isdir(root):  # noqa: PTH112 - Path's raises where a folder above cannot be read
         cohort = _list_folder(root)
     elif os.path.isfile(root):  # noqa: PTH113
-        cohort = Cohort(root, "manifest", tuple(_from_manifest(read_manifest(root), {})))
+        cohort = Cohort(root, "manifest", tuple(_from_manifest(_manifest_of(root), {})))
     else:
         raise UsageError(f"there is no cohort {root}; {EXPECTED}")
     return replace(cohort, entries=tuple(_without_twins(cohort.entries)))
+
+
+def _manifest_of(root: Path) -> Manifest:
+    try:
+        return read_manifest(root)
+    except UsageError as error:
+        if root.suffix.lower() == ".json":
+            raise
+        raise UsageError(f"{root} is a file but no manifest; {EXPECTED}") from error
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,8 @@ def _labels(case: "Case") -> dict[str, Any]:
 
 def _relative(path: Path, folder: Path) -> str:
     # The cohort may lie beside the manifest rather than below it; Path.relative_to cannot go up.
+    real = os.path.realpath(path)  # Path.resolve raises where a link leads to itself
     try:
-        return Path(os.path.relpath(path.resolve(), folder)).as_posix()
+        return Path(os.path.relpath(real, folder)).as_posix()
     except ValueError:  # another drive
-        return path.resolve().as_posix()
+        return Path(real).as_posix()

@@ -5,6 +5,7 @@ files that only their owner can read: ``OUT/.inputs/CASE``. Leave them out when 
 """
 
 import re
+from os.path import realpath
 from pathlib import Path
 
 from cfseg.errors import InputError
@@ -26,7 +27,7 @@ def without_folders(text: str, *paths: Path | None) -> str:
         paths: that it may hold, as they were given; a folder's files keep the folder's name. Other
             paths are cut if they begin at the root.
     """
-    known = [form for path in paths if path is not None for form in (path, path.resolve())]
+    known = [form for path in paths if path is not None for form in (path, Path(realpath(path)))]
     for path in sorted(known, key=lambda form: len(str(form)), reverse=True):
         if len(path.parts) > 1:
             text = text.replace(str(path), path.name)
