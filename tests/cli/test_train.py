@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cfseg.cli import app
+from cfseg.dataset.check import check
 from cfseg.errors import CfsegError, UsageError
 from cfseg.labels import ORGAN_IDS
 
@@ -57,6 +58,41 @@ def test_dry_run_prints_the_steps_and_writes_nothing(cohort):
         "bundle: write the bundle",
     ]
     assert not (cohort / "work").exists()
+
+
+def test_a_dry_run_says_of_the_cases_what_check_says(cohort):
+    _save(np.zeros(64, np.uint8), cohort / "labelsTr/full_0.nii.gz")
+    _save(np.full(64, 2, np.int16), cohort / "imagesTr/full_3_0000.nii.gz")
+    call = [cohort, "-o", cohort / "work", "--recipe", "paper", "--dry-run"]
+    refused = run(*call)
+    assert (refused.exception.code, refused.exception.exit_code) == ("E_BAD_CASES", 4)
+    (problem,), (warning,) = check(cohort).problems, check(cohort).warnings
+    assert problem.line in refused.exception.message
+    assert warning.line in refused.output
+    left = run(*call, "--skip-bad")
+    assert f"left out: {problem.line}" in left.output
+    assert warning.code == "duplicate_scan"
+    assert "coarse_data: prepare 9 of 19 cases for the coarse model" in left.output
+    assert not (cohort / "work").exists()
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"], ["--skip-bad"]])
+def test_nothing_found_is_exit_code_4_and_nothing_there_2(tmp_path, options):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    for name, code in (("empty", 4), ("none", 2), ("file", 2)):
+        result = run(tmp_path / name, "-o", tmp_path / "w", "--recipe", "paper", *options)
+        assert result.exception.exit_code == code
+    result = run(tmp_path / "empty", "-o", tmp_path / "file", *options)
+    assert "cannot be a folder" in result.exception.message
+
+
+def test_a_cohort_with_the_label_ignore_is_refused_for_now(cohort):
+    said = json.loads((cohort / "manifest.json").read_text()) | {"ignore": 15}
+    (cohort / "manifest.json").write_text(json.dumps(said))
+    result = run(cohort, "-o", cohort / "w", "--recipe", "paper", "--dry-run")
+    assert isinstance(result.exception, UsageError)
+    assert "15 cases, full_0 among them" in result.exception.message
 
 
 def test_set_overrides_the_recipe(cohort):
