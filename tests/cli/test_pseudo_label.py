@@ -58,6 +58,16 @@ def test_a_case_whose_labels_cannot_be_read_costs_no_other(cohort, tmp_path, tin
         assert str(tmp_path) not in record["message"]
 
 
+def test_a_case_called_like_a_path_is_refused_and_writes_nothing_elsewhere(
+    cohort, tmp_path, tiny_bundle
+):
+    said = {"a": [], "b": [], "../../up": {"image": "imagesTr/a_0000.nii.gz"}}
+    (cohort / "manifest.json").write_text(json.dumps(said))
+    result = run(cohort, "-m", tiny_bundle, "-o", tmp_path / "out", "--device", "cpu", "--step", 1)
+    assert "../../up: refused: E_MANIFEST" in result.output
+    assert not list(tmp_path.rglob("up*"))
+
+
 def test_what_is_to_be_ignored_stays_so(cohort, tmp_path, tiny_bundle):
     ids = np.zeros((24, 24, 24), np.uint8)
     ids[:2], ids[6:12, 6:12, 6:12] = 1, 3

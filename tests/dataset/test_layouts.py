@@ -242,3 +242,15 @@ def test_a_file_that_is_no_manifest_is_said_to_be_none(tmp_path):
     touch(tmp_path, "ct.nii.gz")
     with pytest.raises(UsageError, match=r"ct\.nii\.gz is a file but no manifest; expected"):
         list_cohort(tmp_path / "ct.nii.gz")
+
+
+def test_a_case_that_is_called_like_a_path_is_a_problem(tmp_path):
+    touch(tmp_path, "imagesTr/_0000.nii.gz", "scans/one.nii.gz", "labels/one.nii.gz")
+    files = {"images": ["scans/one.nii.gz"], "label": "labels/one.nii.gz"}
+    describe(tmp_path, file_ending=".nii.gz", dataset={"../../up": files, "a": files})
+    codes = {entry.name: entry.code for entry in list_cohort(tmp_path).entries}
+    assert codes == {"../../up": "E_USAGE", "a": ""}
+    (tmp_path / "dataset.json").unlink()
+    assert [(entry.name, entry.code) for entry in list_cohort(tmp_path).entries] == [
+        ("", "E_USAGE")
+    ]

@@ -44,7 +44,8 @@ def ablate(
 
     if not work.exists():
         raise UsageError(f"there is no {work}; give a workspace of cfseg train or a bundle")
-    check_folder(out or work)
+    if out is not None:
+        check_folder(out)
     bundle = find_bundle(work)
     if out is None and bundle == work:
         raise UsageError(f"{work} is not a workspace with a bundle in it; say where to with --out")

@@ -71,6 +71,11 @@ def is_there(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110 - Path's raises PermissionError
 
 
+def is_file_name(name: str) -> bool:
+    """Say whether outputs can be called after a case: its name is no path, and not hidden."""
+    return bool(name) and not name.startswith(".") and not {*name} & {"/", "\\", "\0"}
+
+
 def stem(path: Path) -> str:
     """Return the file's name without ``.nii``, ``.nii.gz`` or the like."""
     return _SUFFIX.sub("", path.name)

@@ -74,7 +74,7 @@ class Grouping:
         layout: what kind of a cohort it is, in words.
         groups: its cases.
         refused: cases of which it cannot be said what is annotated, and unreadable folders.
-        without_scan: names of the cases whose scan is not there: the manifest alone was asked.
+        without_scan: names of the cases whose scan is not there; the manifest says enough of them.
     """
 
     root: Path

@@ -6,7 +6,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cfseg.dataset.folders import CHANNEL, Folders, by_case, channels, stem, with_suffix
+from cfseg.dataset.folders import (
+    CHANNEL,
+    Folders,
+    by_case,
+    channels,
+    is_file_name,
+    stem,
+    with_suffix,
+)
 from cfseg.dataset.json_object import read_object
 from cfseg.dataset.label_names import ignore_from_names, label_map_from_names
 from cfseg.dataset.manifest import NAME, Manifest, ManifestCase, check_ignore, read_manifest
@@ -152,7 +160,10 @@ def _said(manifest: Manifest, name: str, said: ManifestCase, before: Entry | Non
     )
     inherited = _unless_mapped(before.ignore if before else None, entry.label_map)
     entry = replace(entry, ignore=_first(said.ignore, manifest.ignore, inherited))
-    if problem := manifest.problems.get(name) or check_ignore(entry.ignore, entry.label_map):
+    problem = manifest.problems.get(name, "")
+    if not problem and (wrong := check_ignore(entry.ignore, entry.label_map)):
+        problem = f"{manifest.path}: {name} {wrong}"
+    if problem:
         return replace(entry, problem=problem, code="E_MANIFEST")
     if image is None:
         problem = f"{manifest.path} names the case {name}, but there is no scan of it"
@@ -290,14 +301,20 @@ def _channels_refused(name: str, scans: list[Path]) -> list[Entry]:
 
 
 def _without_twins(entries: Iterable[Entry]) -> Iterable[Entry]:
-    """Yield the cases in order of name; a name that came before, whatever its case, is a problem.
+    """Yield the cases in order of name; one that came before, whatever its case, is a problem.
 
-    Outputs are called after the case, and some file systems do not tell ``a`` from ``A``.
+    So is one that is no name of a file. Outputs are called after the case, and some file systems
+    do not tell ``a`` from ``A``.
     """
     seen: dict[str, Entry] = {}
     for entry in sorted(entries, key=lambda entry: entry.name):
         twin = seen.setdefault(entry.name.lower(), entry)
-        if twin is entry or entry.problem:
+        if entry.problem:
+            yield entry
+        elif not is_file_name(entry.name):
+            problem = f"{entry.image}: outputs cannot be called after the case {entry.name!r}"
+            yield replace(entry, problem=f"{problem}; give it another name", code="E_USAGE")
+        elif twin is entry:
             yield entry
         else:
             problem = f"{twin.image} and {entry.image} are both called {entry.name}; rename one"

@@ -18,6 +18,7 @@ import torch
 from cfseg import __version__
 from cfseg.batch import file_digest, make_folder, stamp
 from cfseg.dataset.cases import Case, case_or_problem, each, refuse_empty
+from cfseg.dataset.folders import is_file_name
 from cfseg.dataset.groups import group
 from cfseg.dataset.layouts import list_cohort
 from cfseg.dataset.problems import Problem, check_out
@@ -210,7 +211,8 @@ class _Labeller:
     ) -> Labelled:
         told = without_folders(record["message"], *paths)
         record = {"case": name, "state": state} | record | {"message": told}
-        write_json(self._status(name), record | {"settings": self.settings})
+        if is_file_name(name):  # a manifest may name a case like a path that leads elsewhere
+            write_json(self._status(name), record | {"settings": self.settings})
         return Labelled(name, state, False, record)
 
     def _label(self, case: Case) -> dict[str, Any]:
