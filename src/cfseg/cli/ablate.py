@@ -37,9 +37,14 @@ def ablate(
 
     Example: cfseg ablate work --cases cohort/test
     """
+    from cfseg.dataset.problems import check_folder
     from cfseg.errors import UsageError
     from cfseg.training.ablation import find_bundle
 
+    if not work.exists():
+        raise UsageError(f"there is no {work}; give a workspace of cfseg train or a bundle")
+    if out is not None:
+        check_folder(out)
     bundle = find_bundle(work)
     if out is None and bundle == work:
         raise UsageError(f"{work} is not a workspace with a bundle in it; say where to with --out")

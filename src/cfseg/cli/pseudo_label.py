@@ -53,11 +53,12 @@ def pseudo_label(
     """Complete the labels of a cohort with those of a model; the ground truth always wins.
 
     Writes OUT/labelsTr/CASE.nii.gz, OUT/provenance/CASE.nii.gz (0 background or unknown, 1 ground
-    truth, 2 pseudo-label), OUT/status/CASE.json and OUT/pseudo_labels.json. An annotated label is
-    never changed. Run it again to go on after a stop.
+    truth, 2 pseudo-label, 3 to be ignored), OUT/status/CASE.json and OUT/pseudo_labels.json. An
+    annotated label is never changed; a voxel that nnU-Net's label "ignore" marks is 15. Run it
+    again to go on after a stop.
 
-    Exit codes: 0 all done, 2 wrong call, 3 some cases refused or failed, 4 none done, 5 the model
-    cannot be used, 6 disk or memory ran out.
+    Exit codes: 0 all done, 2 wrong call, 3 some cases refused or failed, 4 none done or none
+    found, 5 the model cannot be used, 6 disk or memory ran out.
 
     Example: cfseg pseudo-label cohort -m work/bundle -o labelled --group 1
     """

@@ -74,22 +74,24 @@ def train(
     an unlabelled case. Run it again to go on after a stop: at most ten minutes of training are
     lost. OUT/train.log keeps the progress, OUT/tensorboard the curves, OUT/cost.md what it cost.
     All cases are looked at before any work: bad ones are listed and nothing is trained, or with
-    --skip-bad they are left out and the bundle says so.
+    --skip-bad they are left out and the bundle says so. So does --dry-run, which writes nothing.
 
-    Exit codes: 0 done, 2 wrong call, 4 bad cases, 5 a checkpoint or bundle cannot be used, or the
-    loss is no number, 6 disk or memory ran out, 130 or 143 stopped.
+    Exit codes: 0 done, 2 wrong call, 4 bad cases or none found, 5 a checkpoint or bundle cannot be
+    used, or the loss is no number, 6 disk or memory ran out, 130 or 143 stopped.
 
     Example: cfseg train cohort -o work --recipe demo
     """
     from cfseg import __version__
     from cfseg.cli.console import Console
     from cfseg.dataset.cases import phantom_notice
+    from cfseg.dataset.problems import check_folder
     from cfseg.errors import UsageError
     from cfseg.recipes.recipe import load
     from cfseg.training.pipeline import Pipeline
 
     overrides = (*_given(organ_labels), *(set_ or ()))
-    log = _Log(out / "train.log")
+    check_folder(out)
+    log = _Log(None if dry_run else out / "train.log")
     pipeline = Pipeline(
         dataset,
         out,
@@ -107,6 +109,8 @@ def train(
     )
     only = _role(stage)
     if dry_run:
+        with log:
+            pipeline.check(remember=False)
         for line in pipeline.plan(only):
             Console().say(line)
         return
@@ -121,12 +125,12 @@ def train(
 
 
 class _Log:
-    """Plain lines with the time of day, on the console and in a file.
+    """Plain lines with the time of day, on the console and, unless it is None, in a file.
 
     On a terminal a bar with the time left stands below the lines.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         from cfseg.cli.console import Console
 
         self.path, self.console = path, Console(stderr=True)
@@ -152,6 +156,8 @@ class _Log:
 
         text = f"{time.strftime('%H:%M:%S')} {shown(line)}"
         self.console.say(text)
+        if self.path is None:
+            return
         make_folder(self.path.parent)
         with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(f"{text}\n")
