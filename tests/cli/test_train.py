@@ -67,7 +67,7 @@ def test_a_dry_run_says_of_the_cases_what_check_says(cohort):
     refused = run(*call)
     assert (refused.exception.code, refused.exception.exit_code) == ("E_BAD_CASES", 4)
     (problem,), (warning,) = check(cohort).problems, check(cohort).warnings
-    assert problem.line in refused.exception.message
+    assert f"  {problem.line}" in refused.exception.details
     assert warning.line in refused.output
     left = run(*call, "--skip-bad")
     assert f"left out: {problem.line}" in left.output
