@@ -41,6 +41,7 @@ class Diagnosis:
         path: where it lies.
         code: of the refusal, "" if there is none.
         message: why it is refused.
+        details: what there is to choose from, a row each.
         notes: what reading it had to decide.
         shape: (z, y, x) voxels.
         spacing_mm: along (z, y, x).
@@ -55,6 +56,7 @@ class Diagnosis:
     path: str
     code: str = ""
     message: str = ""
+    details: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     shape: tuple[int, ...] = ()
     spacing_mm: tuple[float, ...] = ()
@@ -142,7 +144,7 @@ def _diagnose(found: Input, machine: "_Machine", options: ReadingOptions) -> Dia
         known = replace(known, memory_mb=memory_mb, seconds=seconds)
         machine.check(memory_mb)
     except CfsegError as error:
-        return replace(known, code=error.code, message=error.message)
+        return replace(known, code=error.code, message=error.message, details=error.details)
     return known
 
 

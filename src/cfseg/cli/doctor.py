@@ -1,6 +1,5 @@
 """``cfseg doctor``."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,9 +38,8 @@ def doctor(
 
     Example: cfseg doctor scans/
     """
-    from rich.console import Console
-
     from cfseg.cli.bars import Bars
+    from cfseg.cli.console import Console
     from cfseg.doctor import examine
 
     console = Console(stderr=True, quiet=quiet or as_json)
@@ -52,31 +50,33 @@ def doctor(
             bars.start(of)
             bars.advance(done)
             if not as_json and (found.code or not quiet):
-                lines.print(_told(found), highlight=False, markup=False, soft_wrap=True)
+                for line in _lines(found):
+                    lines.say(line)
 
         checkup = examine(inputs, bundle, options, on_look=bars.searching, on_case=on_case)
     if as_json:
-        typer.echo(json.dumps(checkup.as_dict(), indent=2))
+        lines.show_json(checkup.as_dict())
     elif not quiet:
-        lines.print(_sum(checkup), highlight=False, markup=False, soft_wrap=True)
+        lines.say(_sum(checkup))
     raise typer.Exit(checkup.exit_code)
 
 
-def _told(found: "Diagnosis") -> str:
+def _lines(found: "Diagnosis") -> list[str]:
     if found.code:
-        return f"{found.case}: refused: {found.code}: {found.message}"
+        refused = f"{found.case}: refused: {found.code}: {found.message}"
+        return [refused, *(f"  {row}" for row in found.details)]
     z, y, x = found.shape
     spacing = " x ".join(f"{mm:.4g}" for mm in found.spacing_mm)
     parts = [
         f"{found.case}: can be segmented",
-        f"grid {z} x {y} x {x} voxels of {spacing} mm (z, y, x); "
+        f"  grid {z} x {y} x {x} voxels of {spacing} mm (z, y, x); "
         f"{found.hu[0]:.0f} to {found.hu[1]:.0f} HU",
     ]
     if found.phase:
-        parts.append(f"DICOM series of {found.files} files, contrast phase: {found.phase}")
-    parts.append(f"about {found.memory_mb:.0f} MB of memory, at most about {found.seconds:.0f} s")
-    parts += [f"note: {note}" for note in found.notes]
-    return "\n  ".join(parts)
+        parts.append(f"  DICOM series of {found.files} files, contrast phase: {found.phase}")
+    parts.append(f"  about {found.memory_mb:.0f} MB of memory, at most about {found.seconds:.0f} s")
+    parts += [f"  note: {note}" for note in found.notes]
+    return parts
 
 
 def _sum(checkup: "Checkup") -> str:

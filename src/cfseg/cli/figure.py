@@ -30,9 +30,8 @@ def figure(
 
     Example: cfseg figure imagesTs/ labelsTs/ --masks two-stage=masks2/ --masks CFS=masks/ -o figs/
     """
-    from rich.console import Console
-
     from cfseg.cli.bars import Bars
+    from cfseg.cli.console import Console
     from cfseg.reports.qualitative import write_figures
 
     folders = dict(_pair(text) for text in masks)
@@ -40,7 +39,7 @@ def figure(
     with Bars(Console(stderr=True, quiet=quiet), "cases") as bars:
         written = write_figures(images, reference, folders, out, chosen, bars.step)
     for path in written:
-        typer.echo(path)
+        Console().say(str(path))
 
 
 def _pair(text: str) -> tuple[str, Path]:

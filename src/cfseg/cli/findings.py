@@ -8,8 +8,7 @@ import typer
 from cfseg.cli.reading import OF_SCANS, OF_SERIES, reading
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from cfseg.cli.console import Table
     from cfseg.findings.measure import Findings
     from cfseg.io import ReadingOptions
 
@@ -39,9 +38,8 @@ def findings(
 
     Example: cfseg findings ct.nii.gz labels.nii.gz -o findings/
     """
-    from rich.console import Console
-
     from cfseg.cli.bars import Bars
+    from cfseg.cli.console import Console
     from cfseg.errors import EXIT_NONE_DONE, EXIT_OK, EXIT_PARTIAL
     from cfseg.findings.files import measure_many
 
@@ -51,22 +49,22 @@ def findings(
         def on_case(case: str, problem: str, done: int, of: int) -> None:
             bars.step(done, of)
             if problem:
-                errors.print(f"{case}: refused: {problem}", highlight=False, markup=False)
+                errors.say(f"{case}: refused: {problem}")
 
         found, refused = measure_many(
             ct, label_map, out, border_slices=border_slices, options=options, on_case=on_case
         )
     if len(found) == 1 and not quiet:
-        Console().print(_organ_table(found[0]))
+        Console().show(_organ_table(found[0]))
         if found[0].lesions:
-            Console().print(_lesion_table(found[0]))
-    console.print(f"written to {out}", highlight=False, markup=False, soft_wrap=True)
+            Console().show(_lesion_table(found[0]))
+    console.say(f"written to {out}")
     nothing_refused = EXIT_OK if not refused else EXIT_PARTIAL
     raise typer.Exit(nothing_refused if found else EXIT_NONE_DONE)
 
 
 def _organ_table(found: "Findings") -> "Table":
-    from rich.table import Table
+    from cfseg.cli.console import Table
 
     table = Table("label", title=found.case)
     for name in ("ml", "HU", "cut by the scan's border"):
@@ -81,7 +79,7 @@ def _organ_table(found: "Findings") -> "Table":
 
 
 def _lesion_table(found: "Findings", shown: int = 10) -> "Table":
-    from rich.table import Table
+    from cfseg.cli.console import Table
 
     title = f"{len(found.lesions)} lesions" + (
         f", the {shown} largest" if len(found.lesions) > shown else ""

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from cfseg.evaluation.cells import Table
+    from cfseg.cli.console import Console
+    from cfseg.cli.console import Table as ShownTable
     from cfseg.evaluation.scores import CaseScores, Summary
+    from cfseg.tables import Table
 
 MOST_COLUMNS = 6
 """Of a table on a terminal."""
@@ -40,9 +40,8 @@ def judged(
     name: str = "cases",
 ) -> "Summary":
     """Score predictions behind a progress bar; cases that are not scored are printed."""
-    from rich.console import Console
-
     from cfseg.cli.bars import Bars
+    from cfseg.cli.console import Console
     from cfseg.evaluation.flare import judge
     from cfseg.evaluation.rules import mode_called
 
@@ -55,7 +54,7 @@ def judged(
             if case.message:
                 what = f"{case.state}: {case.code}" if case.code else "note"
                 line = f"{case.case}: {what}: {case.message}"
-                errors.print(line, highlight=False, markup=False, soft_wrap=True)
+                errors.say(line)
 
         return judge(pred, ref, mode_called(mode), _ids(labels), on_case, jobs or _default_jobs())
 
@@ -72,22 +71,24 @@ def parts(table: "Table") -> "list[Table]":
     return [means, replace(table, title="", header=("", *table.header[cut:]), rows=tested)]
 
 
-def rich_table(table: "Table") -> object:
+def rich_table(table: "Table") -> "ShownTable":
     """Return a table for the terminal."""
     from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
-    from rich.table import Table as RichTable
+    from rich.text import Text
 
-    shown = RichTable(
-        title=table.title or None, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
-    shown.add_column(table.header[0])
+    from cfseg.cli.console import Table as ShownTable
+    from cfseg.tables import shown
+
+    made = ShownTable(
+        table.header[0], title=table.title, title_justify="left", box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )  # fmt: skip
     for name in table.header[1:]:
         wraps = "[" in name  # a difference and its interval go on two lines
-        shown.add_column(escape(name), justify="right", no_wrap=not wraps and len(name) < 12)
+        made.add_column(name, justify="right", no_wrap=not wraps and len(name) < 12)
     for row in table.rows:
-        shown.add_row(*(escape(cell.replace(" [", "\n[")) for cell in row))
-    return shown
+        made.add_row(*(Text(shown(cell).replace(" [", "\n[")) for cell in row))
+    return made
 
 
 def close(console: "Console", summary: "Summary", name: str = "") -> None:
@@ -95,7 +96,7 @@ def close(console: "Console", summary: "Summary", name: str = "") -> None:
     parts = [f"{number} {state}" for state, number in summary.counts.items() if number]
     if summary.unpaired:
         parts.append(f"{len(summary.unpaired)} predictions without a reference")
-    console.print(name + ", ".join(parts), highlight=False, markup=False, soft_wrap=True)
+    console.say(name + ", ".join(parts))
 
 
 def _default_jobs() -> int:

@@ -10,11 +10,8 @@ from cfseg.errors import EXIT_NONE_DONE, EXIT_OK, EXIT_PARTIAL
 from cfseg.evaluation.cells import (
     ABSENT_NOTE,
     DIFFERENCE,
-    Table,
-    csv_text,
     difference_cell,
     mark_absent,
-    markdown,
     p_cell,
     plain,
     spread_cell,
@@ -24,9 +21,10 @@ from cfseg.evaluation.overview import names
 from cfseg.evaluation.rules import Mode
 from cfseg.evaluation.scores import ORGANS, SHARES, CaseScores, Metric, Summary, score_of
 from cfseg.evaluation.statistics import Paired, Spread, compare, holm, spread
-from cfseg.evaluation.tables import make_folder, versions
-from cfseg.io import write_json, write_text
+from cfseg.evaluation.tables import versions
+from cfseg.io import make_folder, write_json, write_text
 from cfseg.labels import by_name
+from cfseg.tables import Table, csv_text, markdown
 
 METRICS: tuple[Metric, ...] = (*SHARES, "hd95_mm")
 _TITLES: dict[Metric, str] = {"dsc": "DSC (%)", "nsd": "NSD (%)", "hd95_mm": "HD95 (mm)"}

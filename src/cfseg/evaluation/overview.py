@@ -8,7 +8,6 @@ import numpy as np
 from cfseg.evaluation.cells import (
     ABSENT_NOTE,
     NOTHING,
-    Table,
     interval_cell,
     mark_absent,
     spread_cell,
@@ -17,6 +16,7 @@ from cfseg.evaluation.lesions import Detections, detections
 from cfseg.evaluation.scores import METRICS, ORGANS, SHARES, Metric, Summary, score_of
 from cfseg.evaluation.statistics import Interval, Spread, bootstrap_interval, spread
 from cfseg.labels import LABELS, ORGAN_IDS, Label
+from cfseg.tables import Table
 
 AVERAGE = "average"
 

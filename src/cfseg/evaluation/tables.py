@@ -12,13 +12,13 @@ import nibabel as nib
 import numpy as np
 import scipy
 
-from cfseg.errors import ResourceError
-from cfseg.evaluation.cells import csv_text, markdown, plain
+from cfseg.evaluation.cells import plain
 from cfseg.evaluation.lesions import CaseLesions
 from cfseg.evaluation.overview import Estimates, detection, estimates, head, tables
 from cfseg.evaluation.scores import METRICS, CaseScores, Metric, Summary
-from cfseg.io import write_text
+from cfseg.io import make_folder, write_text
 from cfseg.labels import NAMES
+from cfseg.tables import csv_text, markdown
 
 _COLUMNS = ("dsc", "nsd", "hd95_mm", "volume_ml", "reference_ml")
 
@@ -37,19 +37,6 @@ def write_scores(folder: Path, summary: Summary) -> None:
     write_text(folder / "lesions.csv", lesions_csv(summary))
     write_text(folder / "tables.csv", tables_csv(found))
     write_text(folder / "tables.md", markdown("Scores", head(summary), tables(summary, found)))
-
-
-def make_folder(folder: Path) -> None:
-    """Make an output folder.
-
-    Raises:
-        ResourceError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise ResourceError(f"{folder} cannot be written: {reason}", code="E_DISK") from error
 
 
 def official_text(summary: Summary) -> str:

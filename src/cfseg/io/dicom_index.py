@@ -271,12 +271,12 @@ def _acquisitions(series: list[Image], options: ReadingOptions) -> list[Input]:
 def _refused_study(several: list[list[Image]], why: str) -> Input:
     images = [image for series in several for image in series]
     folder = _folder(images)
-    rows = "".join(f"\n  {row}" for row in (_HEAD, *map(_row, several)))
     error = InputError(
         f"{folder}: {why}; choose one with --series NUMBER or --series 'description~TEXT', or pass "
-        f"--all-series to make a case of each:{rows}",
+        "--all-series to make a case of each",
         code="E_MULTI_SERIES",
     )
+    error.details = (_HEAD, *map(_row, several))
     files = tuple(image.path for image in images)
     return Input(folder, files, images[0].study, refusal=error)
 
