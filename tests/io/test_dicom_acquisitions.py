@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from small_series import ALL, SLICES, Edit, hu_stack, nothing, put, save
 
 from cfseg.errors import InputError
+from cfseg.io import ReadingOptions, list_inputs, read_scan
 from cfseg.io.dicom import count_acquisitions, read_series
 
 HINT = "--all-series"
@@ -58,6 +59,13 @@ def test_each_is_read_in_order(tmp_path: Path, edits):
     assert caught.value.code == "E_DUPLICATE_SLICES"
     with pytest.raises(InputError, match=f"from 1 to {len(edits)}"):
         read_series(files, acquisition=len(edits) + 1)
+
+
+def test_the_hint_works(tmp_path: Path):
+    phases(tmp_path / "s", *numbered("AcquisitionNumber", 1, 2))
+    found = list_inputs([tmp_path], ReadingOptions(all_series=True)).inputs
+    means = [float(read_scan(one).volume.hu.mean()) for one in found]
+    assert means == pytest.approx([hu_stack().mean(), hu_stack().mean() + 1])
 
 
 def test_a_plain_series_and_one_with_copies_are_one(tmp_path: Path):

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from cfseg.errors import InputError
 from cfseg.io.affine import SNAP_LIMIT
 from cfseg.io.dicom_acquisitions import split_acquisitions
-from cfseg.io.dicom_frames import images_of, is_localizer
+from cfseg.io.dicom_frames import Image, images_of, is_localizer
 from cfseg.io.dicom_pixels import offset_note, read_values
 from cfseg.io.dicom_stack import Slice, Stack, build_stack, drop_duplicates, make_slice
 from cfseg.io.dicom_stored import stored_values
@@ -30,7 +30,7 @@ from cfseg.io.shear import angle_error
 from cfseg.io.source import SourceGrid
 from cfseg.io.stream import CHUNK, open_regular
 
-MAX_SIDE = np.iinfo(np.int16).max
+LABEL_MAP_SIDE = np.iinfo(np.int16).max
 """NIfTI-1, in which the label map is written, counts voxels with 16 bits."""
 
 
@@ -80,14 +80,17 @@ def count_acquisitions(files: Sequence[Path]) -> int:
 
 def _slices(files: Sequence[Path]) -> tuple[list[Slice], list[str]]:
     """Return the slices of a series, and a note about frames that are localizers."""
-    images = [image for path in files for image in images_of(path)]
-    localizers = [image for image in images if image.frame is not None and is_localizer(image)]
-    if len(localizers) == len(images):
+    localizers: list[Image] = []
+    images: list[Image] = []
+    for image in (image for path in files for image in images_of(path)):
+        is_aside = image.frame is not None and is_localizer(image)
+        (localizers if is_aside else images).append(image)
+    if not images:
         raise InputError(
             f"{files[0].parent} holds localizers only, no CT volume; pass the folder of the scan",
             code="E_FORMAT",
         )
-    slices = [make_slice(image) for image in images if image not in localizers]
+    slices = [make_slice(image) for image in images]
     if not localizers:
         return slices, []
     names = ", ".join(image.name for image in localizers[:5])
@@ -122,10 +125,10 @@ def _header(stack: Stack) -> nib.Nifti1Header:
 
     A qform cannot say that a gantry was tilted, so the sform alone does.
     """
-    if max(stack.shape) > MAX_SIDE:
+    if max(stack.shape) > LABEL_MAP_SIDE:
         raise InputError(
-            f"the series has {stack.shape} columns, rows and slices; more than {MAX_SIDE} of one "
-            "fit into no label map: crop it",
+            f"the series has {stack.shape} columns, rows and slices; of none can a label map have "
+            f"more than {LABEL_MAP_SIDE}: crop it",
             code="E_TOO_LARGE",
         )
     header = nib.Nifti1Header()

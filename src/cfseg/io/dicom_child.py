@@ -88,7 +88,11 @@ def _answer(request: dict[str, Any], frame: bytes) -> tuple[dict[str, Any], byte
         for module in request["modules"]:
             __import__(module)
         decode = _by_gdcm if request["plugin"] == "gdcm" else _by_pydicom
-        return {}, decode(frame, request)
+        values, layout = decode(frame, request), request["layout"]
+        wanted = layout["rows"] * layout["columns"] * layout["bits_allocated"] // 8
+        if len(values) != wanted:
+            return {"refused": f"{len(values)} bytes came out, not {wanted}"}, b""
+        return {}, values
     except ImportError as error:
         return {"missing": error.name or str(error)}, b""
     except Exception as error:  # whatever a decoder raises, the stream is to blame

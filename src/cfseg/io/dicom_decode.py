@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock, Timer
+from threading import Event, Lock, Timer
 from typing import Any
 
 import numpy as np
@@ -51,8 +51,7 @@ def decode(path: Path, frame: bytes, layout: PixelLayout) -> npt.NDArray[Any]:
             code="E_DECODER",
         )
     if len(body) != layout.frame_bytes:
-        reason = head.get("refused", f"{len(body)} bytes came out, not {layout.frame_bytes}")
-        raise corrupt(path, f"its pixels cannot be decoded: {reason}")
+        raise corrupt(path, f"its pixels cannot be decoded: {head.get('refused')}")
     return np.frombuffer(body, layout.dtype).reshape(layout.rows, layout.columns)
 
 
@@ -192,13 +191,19 @@ def _timed(
     process: "subprocess.Popen[bytes]", exchange: Callable[[], tuple[dict[str, Any], bytes]]
 ) -> tuple[dict[str, Any], bytes]:
     """Return what an exchange returns; after :data:`IMAGE_SECONDS` the process is killed."""
-    timer = Timer(IMAGE_SECONDS, process.kill)
+    late = Event()
+
+    def end() -> None:
+        late.set()
+        process.kill()
+
+    timer = Timer(IMAGE_SECONDS, end)
     timer.daemon = True
     timer.start()
     try:
         return exchange()
-    except EOFError as error:
-        if timer.finished.is_set():
+    except (EOFError, OSError) as error:
+        if late.is_set():
             raise TimeoutError(f"took more than {IMAGE_SECONDS:g} s") from error
         raise
     finally:

@@ -22,6 +22,7 @@ from cfseg.io.gaps import Filling, even_spacing, filling
 SAME_PLACE_MM = 1e-3
 SAME_DIRECTION = 1e-3
 UNIT_TOLERANCE = 1e-2
+"""Direction cosines are often rounded to a few digits."""
 FAR_MM = 1e5
 """Nothing that a scanner measures lies or reaches farther."""
 STRAY_SHARE = 0.2
