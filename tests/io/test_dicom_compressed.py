@@ -1,6 +1,7 @@
 """Compressed pixels come out as they went in, and no damaged stream takes the process with it."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -159,7 +160,9 @@ HANG = "if len(frame) < 100: signal.pause()"
 
 
 @pytest.mark.parametrize(
-    ("body", "says"), [(CRASH, r"exit code -11"), (HANG, "more than 1 s")], ids=["crash", "hang"]
+    ("body", "says"),
+    [(CRASH, r"exit code -11"), (HANG, r"more than 0\.5 s")],
+    ids=["crash", "hang"],
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_decoder_that_crashes_or_hangs_costs_one_file(
@@ -169,7 +172,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_one_file(
     raw = noise(12, False)
     good = by_pyjpegls(raw, 12, False)
     np.testing.assert_array_equal(stored(one_file(tmp_path, good)), raw)
-    monkeypatch.setattr(dicom_decode, "IMAGE_SECONDS", 1.0)
+    monkeypatch.setattr(dicom_decode, "IMAGE_SECONDS", 0.5)
     with pytest.raises(InputError, match=says) as caught:
         stored(one_file(tmp_path, b"\xff\xd8"))
     assert caught.value.code == "E_CORRUPT"
@@ -225,7 +228,7 @@ def test_several_threads_share_the_child(tmp_path: Path):
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
-def test_the_child_ends_with_a_parent_that_is_killed():
+def test_the_child_has_a_memory_limit_and_ends_with_a_parent_that_is_killed():
     """Its standard input ends then, so it does, and nothing is left behind."""
     code = (
         "import time; from cfseg.io import dicom_decode as d; "
@@ -233,7 +236,8 @@ def test_the_child_ends_with_a_parent_that_is_killed():
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     child = int(parent.stdout.readline())
-    assert Path(f"/proc/{child}").is_dir()
+    limits = Path(f"/proc/{child}/limits").read_text()
+    assert re.search(rf"Max address space +{dicom_child.MEMORY_BYTES} ", limits)
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
