@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from math import ceil, prod
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,12 @@ def _of_scan(scan: Scan, found: Input) -> dict[str, Any]:
     }
 
 
+@cache
+def _speed(device: torch.device) -> float:
+    """Return what the machine computes, in 1e9 operations per second; measured once."""
+    return sgemm_gflops(device=device)
+
+
 class _Machine:
     """What the networks of a bundle take on this machine."""
 
@@ -170,7 +177,7 @@ class _Machine:
         self.manifest = manifest
         self.device = find_device("auto")
         self.backend: Backend = find_backend("auto", self.device)
-        self.gflops = SHARE_OF_PEAK * sgemm_gflops(device=self.device)
+        self.gflops = SHARE_OF_PEAK * _speed(self.device)
         self.limit_mb = limit_bytes() / 1e6
 
     def needs(self, scan: Scan) -> tuple[float, float]:

@@ -72,7 +72,7 @@ def damaged_series(folder: Path) -> list[Path]:
     pytest.importorskip("highdicom")
     sys.path.insert(0, str(Path(__file__).parents[1] / "io"))
     try:
-        from test_dicom_series import put, save, second_series
+        from small_series import put, save, second_series
     finally:
         sys.path.pop(0)
     one = {3}

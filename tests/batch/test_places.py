@@ -81,7 +81,7 @@ def test_a_series_is_found_again_among_others(tmp_path):
 
     sys.path.insert(0, str(Path(__file__).parents[1] / "io"))
     try:
-        from test_dicom_series import save, second_series
+        from small_series import save, second_series
     finally:
         sys.path.pop(0)
     from cfseg.io import ReadingOptions, list_inputs

@@ -70,7 +70,7 @@ def test_a_series_tells_its_phase(tmp_path, tiny_bundle):
 
     sys.path.insert(0, str(Path(__file__).parents[1] / "io"))
     try:
-        from test_dicom_series import ALL, put, save
+        from small_series import ALL, put, save
     finally:
         sys.path.pop(0)
     said = {

@@ -171,3 +171,16 @@ def compressed(image: Dataset, syntax: str, *frames: bytes) -> Dataset:
     image.PixelData = encapsulate(list(frames))
     image["PixelData"].VR = "OB"
     return image
+
+
+def second_series(folder: Path) -> None:
+    save(folder, put(ALL, SeriesInstanceUID=generate_uid()), name="B{}")
+
+
+def tilted(number: int, image: Dataset) -> None:
+    image.ImagePositionPatient = [-100.0, -90.0 + number * 0.67, 50 + number * STEP_MM]
+
+
+def uneven(number: int, image: Dataset) -> None:
+    step = number * 2.5 if number < 6 else 12.5 + (number - 5) * 3.6
+    image.ImagePositionPatient = [-100, -90, 50 + step]

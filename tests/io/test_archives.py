@@ -68,7 +68,7 @@ def test_d15_scans_of_an_archive_are_cases(tmp_path, nifti, name):
 
 def test_d15_a_dicom_export(tmp_path):
     pytest.importorskip("pydicom")
-    from test_dicom_series import hu_stack, save
+    from small_series import hu_stack, save
 
     folder = save(tmp_path / "s")
     content = {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -23,7 +23,6 @@ from cfseg.volume import LabelMap
 pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
 from pydicom.dataset import Dataset
-from pydicom.uid import generate_uid
 from small_series import (
     ALL,
     AXIAL,
@@ -41,6 +40,9 @@ from small_series import (
     nothing,
     put,
     save,
+    second_series,
+    tilted,
+    uneven,
 )
 
 REAL = Path(__file__).parents[3] / "shared" / "real-ct"
@@ -96,10 +98,6 @@ def test_file_names_and_order_do_not_matter(tmp_path: Path):
     assert one.sha256 == two.sha256
 
 
-def second_series(folder: Path) -> None:
-    save(folder, put(ALL, SeriesInstanceUID=generate_uid()), name="B{}")
-
-
 def truncate(folder: Path) -> None:
     path = folder / "IM21"
     path.write_bytes(path.read_bytes()[:-300])
@@ -118,17 +116,8 @@ def leave(folder: Path) -> None:
     return
 
 
-def tilted(number: int, image: Dataset) -> None:
-    image.ImagePositionPatient = [-100.0, -90.0 + number * 0.67, 50 + number * STEP_MM]
-
-
 def leaning(number: int, image: Dataset) -> None:
     image.ImagePositionPatient = [-100.0, -90.0 + 0.1 * number**2, 50 + number * STEP_MM]
-
-
-def uneven(number: int, image: Dataset) -> None:
-    step = number * 2.5 if number < 6 else 12.5 + (number - 5) * 3.6
-    image.ImagePositionPatient = [-100, -90, 50 + step]
 
 
 BROKEN: list[tuple[str, Edit, list[int], Callable[[Path], None], str, str]] = [

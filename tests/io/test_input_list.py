@@ -53,7 +53,7 @@ def test_n10_a_signal_of_true_and_false_is_no_ct(tmp_path):
 
 def test_d14_a_header_that_counts_more_images_is_noted(tmp_path):
     pytest.importorskip("pydicom")
-    from test_dicom_series import ALL, SLICES, put, save
+    from small_series import ALL, SLICES, put, save
 
     whole = save(tmp_path / "whole", put(ALL, ImagesInAcquisition=str(SLICES)))
     assert not [note for note in read_scan(whole).notes if "images" in note]

@@ -15,7 +15,7 @@ from cfseg.io import AS_IS, ReadingOptions, case_names, list_inputs, read_scan
 
 pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
-from test_dicom_series import ALL, SLICES, hu_stack, put, save
+from small_series import ALL, SLICES, hu_stack, put, save
 
 EACH = ReadingOptions(all_series=True)
 

@@ -34,7 +34,7 @@ _FIELDS = ("description", "kernel", "uid")
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
+class IndexEntry:
     """What the header of one DICOM file says of where it belongs.
 
     Attributes:
@@ -75,7 +75,7 @@ class Broken:
     why: str
 
 
-def look(path: Path) -> Image:
+def look(path: Path) -> IndexEntry:
     """Return what a DICOM file's header says.
 
     Raises:
@@ -85,7 +85,7 @@ def look(path: Path) -> Image:
         header = header_of(path, _TAGS)
         folder = str(path.parent)
         if header is None:
-            return Image(path, folder, folder, "", "", "", "", 1, None, "DICOM directory")
+            return IndexEntry(path, folder, folder, "", "", "", "", 1, None, "DICOM directory")
         position = numbers(header, "ImagePositionPatient", 3)
         orientation = numbers(header, "ImageOrientationPatient", 6)
         modality = text(header, "Modality")
@@ -96,7 +96,7 @@ def look(path: Path) -> Image:
             kind = "localizer"
         elif is_image and not has_place and text(header, "SOPClassUID").startswith(_SCREEN_CAPTURE):
             kind = "screen capture"
-        return Image(
+        return IndexEntry(
             path,
             intern(text(header, "StudyInstanceUID") or folder),
             intern(text(header, "SeriesInstanceUID") or folder),
@@ -126,7 +126,7 @@ def name_shape(path: Path) -> str:
 
 
 def inputs_of(
-    images: Sequence[Image],
+    images: Sequence[IndexEntry],
     broken: Sequence[Broken],
     aside: Sequence[Ignored],
     options: ReadingOptions,
@@ -172,23 +172,23 @@ def _note_of(kind: str) -> str:
     return "localizer_skipped" if kind == "localizer" else "files_skipped"
 
 
-def _by(name: Literal["study", "series"], images: Iterable[Image]) -> list[list[Image]]:
+def _by(name: Literal["study", "series"], images: Iterable[IndexEntry]) -> list[list[IndexEntry]]:
     """Return the images in groups of the same study or series, in order of their first path."""
-    groups: dict[str, list[Image]] = defaultdict(list)
+    groups: dict[str, list[IndexEntry]] = defaultdict(list)
     for image in images:
         groups[getattr(image, name)].append(image)
     return list(groups.values())
 
 
-def _order(series: list[Image]) -> tuple[float, str]:
+def _order(series: list[IndexEntry]) -> tuple[float, str]:
     """Return by what the series of a study are sorted: their numbers, then their UIDs."""
     number = series[0].number.strip()
     return (float(number) if number.isdecimal() else math.inf, series[0].series)
 
 
 def _one_modality(
-    study: list[Image], options: ReadingOptions
-) -> tuple[list[Image] | InputError, list[Image]]:
+    study: list[IndexEntry], options: ReadingOptions
+) -> tuple[list[IndexEntry] | InputError, list[IndexEntry]]:
     """Return a study's images that are read, CT unless another modality is forced, and the rest."""
     there = sorted({image.modality for image in study})
     wanted = "CT" if "CT" in there else there[0]
@@ -205,7 +205,7 @@ def _one_modality(
 
 
 def _chosen(
-    several: list[list[Image]], ignored: list[Ignored], options: ReadingOptions
+    several: list[list[IndexEntry]], ignored: list[Ignored], options: ReadingOptions
 ) -> list[Input]:
     """Return the series of a study that are wanted, or its refusal."""
     volumes = [series for series in several if sum(image.frames for image in series) > 1]
@@ -224,7 +224,7 @@ def _chosen(
     return [found for series in volumes for found in _acquisitions(series, options)]
 
 
-def _told_apart(found: list[Input], images: Sequence[Image]) -> list[Input]:
+def _told_apart(found: list[Input], images: Sequence[IndexEntry]) -> list[Input]:
     """Give the scans of one folder suffixes: the numbers of their series, where these differ."""
     numbers = {image.series: re.sub(r"\W", "", image.number) for image in images}
     told = []
@@ -240,7 +240,7 @@ def _told_apart(found: list[Input], images: Sequence[Image]) -> list[Input]:
     return told
 
 
-def _fits(series: list[Image], wanted: str) -> bool:
+def _fits(series: list[IndexEntry], wanted: str) -> bool:
     """Say whether a series is the wanted one: its number, or ``FIELD~TEXT``."""
     first = series[0]
     field, tilde, part = wanted.partition("~")
@@ -250,7 +250,7 @@ def _fits(series: list[Image], wanted: str) -> bool:
     return part.strip().lower() in values[field.strip().lower()].lower()
 
 
-def _acquisitions(series: list[Image], options: ReadingOptions) -> list[Input]:
+def _acquisitions(series: list[IndexEntry], options: ReadingOptions) -> list[Input]:
     """Return a series as one input, or as one for each volume that it repeats."""
     files = tuple(image.path for image in series)
     one = Input(_folder(series), files, series[0].series)
@@ -268,7 +268,7 @@ def _acquisitions(series: list[Image], options: ReadingOptions) -> list[Input]:
     return [replace(one, acquisition=k, suffix=f"_acq{k}") for k in range(1, count + 1)]
 
 
-def _refused_study(several: list[list[Image]], why: str) -> Input:
+def _refused_study(several: list[list[IndexEntry]], why: str) -> Input:
     images = [image for series in several for image in series]
     folder = _folder(images)
     error = InputError(
@@ -284,7 +284,7 @@ def _refused_study(several: list[list[Image]], why: str) -> Input:
 _HEAD = "series | description | kernel | slices | spacing | extent"
 
 
-def _row(series: list[Image]) -> str:
+def _row(series: list[IndexEntry]) -> str:
     """Return a series as a row of the table from which one is to be chosen."""
     first, slices = series[0], sum(image.frames for image in series)
     spacing, extent = "-", "-"
@@ -326,6 +326,6 @@ def _folders(found: Input) -> set[Path]:
     return {path.parent for path in found.files} or {found.path}
 
 
-def _folder(images: Sequence[Image]) -> Path:
+def _folder(images: Sequence[IndexEntry]) -> Path:
     """Return the folder that holds all files of the images, however deep."""
     return Path(commonpath([str(image.path.parent) for image in images]))

@@ -18,7 +18,7 @@ from cfseg.io.names import has_dicom_head, is_scan_name
 from cfseg.io.options import AS_IS, ReadingOptions
 
 if TYPE_CHECKING:
-    from cfseg.io.dicom_index import Broken, Image
+    from cfseg.io.dicom_index import Broken, IndexEntry
 
 OnLook = Callable[[int], None]
 """Called with the number of files that were looked at so far."""
@@ -105,7 +105,7 @@ class _Search:
     def _below(self, root: Path) -> list[Input]:
         """Return the scans below a folder: files in order, then DICOM series."""
         inputs: list[Input] = []
-        images: list[Image] = []
+        images: list[IndexEntry] = []
         broken: list[Broken] = []
         before = len(self.ignored)
         for folder, files in self._folders(root, inputs):
@@ -197,7 +197,7 @@ class _Search:
         self.ignored[before:] = [Ignored(path, "archive without a scan")]
         return []
 
-    def _look_at(self, files: list[Path]) -> tuple["list[Image]", "list[Broken]"]:
+    def _look_at(self, files: list[Path]) -> tuple["list[IndexEntry]", "list[Broken]"]:
         if not files:
             return [], []
         from cfseg.io.dicom_index import Broken, look
@@ -226,7 +226,7 @@ class _Search:
                 self.ignored.append(Ignored(path, _kind(path), "files_skipped"))
         return broken
 
-    def _sorted(self, images: "list[Image]", broken: "list[Broken]") -> list[Input]:
+    def _sorted(self, images: "list[IndexEntry]", broken: "list[Broken]") -> list[Input]:
         if not images and not broken:
             return []
         from cfseg.io.dicom_index import inputs_of
