@@ -20,7 +20,7 @@ from cfseg.inference.cascade import Asked, Progress, Stages, segment_volume
 from cfseg.inference.predictor import Stage, windows_of
 from cfseg.inference.process_memory import peak_bytes, reset_peak
 from cfseg.inference.steps import StageCost, measure
-from cfseg.io import read_scan, write_json, write_label_map, write_text
+from cfseg.io import Input, read_scan, write_json, write_label_map, write_text
 from cfseg.networks.backends import OnDemand
 from cfseg.parallel import cores
 from cfseg.recipes.recipe import Cascade, Merge
@@ -86,12 +86,15 @@ class CaseCost:
 
 
 def measure_case(
-    scan: Path, segmenter: Segmenter, most: int | None = None, on_window: Progress | None = None
+    scan: Path | Input,
+    segmenter: Segmenter,
+    most: int | None = None,
+    on_window: Progress | None = None,
 ) -> CaseCost:
     """Segment a scan and say what each step cost; the label map is not kept.
 
     Args:
-        scan: NIfTI file, or folder with one DICOM CT series.
+        scan: a file, or a folder or archive with one CT; or what a listing found.
         segmenter: the loaded bundle.
         most: windows that each fine network really runs; its seconds are derived from them, and
             the coarse mask stands in for what it would have found. None runs all of them.

@@ -22,11 +22,13 @@ from cfseg.inference.budget import Budget, parse_size
 from cfseg.inference.cascade import Progress, Result, segment_volume
 from cfseg.io import (
     AS_IS,
+    Input,
     ReadingOptions,
     Scan,
     label_image,
     read_scan,
     scan_from_image,
+    the_input,
     write_label_map,
 )
 from cfseg.io.ahead import ReadAhead
@@ -142,13 +144,13 @@ class Segmenter:
         """What the bundle's makers want said with every output."""
         return self.manifest.notice
 
-    def read_ahead(self, scan: Path, series: int | None = None) -> None:
+    def read_ahead(self, scan: Input) -> None:
         """Say which scan comes after the next one, to be read while the networks run on that.
 
         With a limit of memory nothing is read ahead: two scans would be held at once.
         """
         if self.max_memory is None:
-            self.ahead.announce(scan, series)
+            self.ahead.announce(scan)
 
     def _limit(self) -> int | None:
         """Return the bytes that a run may take: as asked for, else what the machine has."""
@@ -159,17 +161,14 @@ class Segmenter:
 
     def segment(
         self,
-        scan: "Scan | Path | str | nib.Nifti1Image",
+        scan: "Scan | Input | Path | str | nib.Nifti1Image",
         on_progress: Progress | None = None,
-        *,
-        series: int | None = None,
     ) -> Segmentation:
-        """Segment a NIfTI file, a folder with one DICOM CT series, or a nibabel image.
+        """Segment a file, a folder or archive with one CT, or a nibabel image.
 
         Args:
-            scan: the path, the image, or a scan that was read before.
+            scan: the path, the image, what a listing found, or a scan that was read before.
             on_progress: called with a stage's name, windows done and windows in all.
-            series: which one of a folder that holds several, counted from 1.
 
         Raises:
             InputError: the input is refused; the message says why and what to do.
@@ -179,9 +178,11 @@ class Segmenter:
         asked = self.max_memory is not None
         budget = Budget(self._limit(), self.device, asked=asked, behind=self.behind)
         if isinstance(scan, str | Path):
+            scan = the_input(Path(scan), self.options)
+        if isinstance(scan, Input):
             if asked:
-                budget.check_reading(reading_bytes_of(Path(scan)))
-            scan = self.ahead.take(Path(scan), series)
+                budget.check_reading(reading_bytes_of(scan.path))
+            scan = self.ahead.take(scan)
         elif not isinstance(scan, Scan):
             scan = scan_from_image(scan, options=self.options)
         seconds_read = round(perf_counter() - start, 4)
@@ -199,8 +200,8 @@ class Segmenter:
         return Segmentation(scan, result, self.notice, round(perf_counter() - start, 3))
 
 
-def _read(options: ReadingOptions, path: Path, series: int | None) -> Scan:
-    return read_scan(path, options=options, series=series)
+def _read(options: ReadingOptions, found: Input) -> Scan:
+    return read_scan(found, options=options)
 
 
 def segment(

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from cfseg.batch import predict_many
+from cfseg.batch.places import find_input, remember_inputs
 from cfseg.errors import InputError
-from cfseg.io import case_id, find_input, remember_input
+from cfseg.io import Input, case_id
 from cfseg.segmenter import Segmenter
 
 
@@ -76,7 +77,7 @@ def test_what_belongs_to_another_label_map_is_not_listed(segmenter, tmp_path):
 def test_paths_are_kept_apart_and_only_for_their_owner(segmenter, tmp_path):
     scan, out = ct(tmp_path / "DOE^JOHN" / "x.nii.gz"), tmp_path / "out"
     predict_many([scan], out, segmenter, statistics=True)
-    assert find_input(out, "x") == scan
+    assert find_input(out, "x").path == scan
     assert (out / ".inputs" / "x").stat().st_mode & 0o077 == 0
     for path in out.rglob("*"):
         if path.is_file() and path.parent.name != ".inputs":
@@ -85,14 +86,14 @@ def test_paths_are_kept_apart_and_only_for_their_owner(segmenter, tmp_path):
 
 def test_an_input_that_moved_is_asked_for(tmp_path):
     scan = ct(tmp_path / "x_0000.nii.gz")
-    remember_input(tmp_path / "out", "x", scan)
+    remember_inputs(tmp_path / "out", [Input(scan)])
     moved = scan.rename(tmp_path / "there.nii.gz")
     with pytest.raises(InputError, match="--images"):
         find_input(tmp_path / "out", "x")
     with pytest.raises(InputError, match="--images"):
         find_input(tmp_path / "out", "x", tmp_path)
     again = moved.rename(tmp_path / "x.nii.gz")
-    assert find_input(tmp_path / "out", case_id(again), tmp_path) == again
+    assert find_input(tmp_path / "out", case_id(again), tmp_path).path == again
 
 
 @pytest.mark.parametrize("damaged", ["", '{"case": "b", "st', "[1, 2]", "{}"])

@@ -1,13 +1,11 @@
-"""What counts as a scan in a folder, and what a case is called."""
+"""What a case is called, and which names are those of scans."""
 
 from pathlib import Path
 
 import pytest
 
 from cfseg.errors import InputError, UsageError
-from cfseg.io import case_id, find_scans, is_scan_name, read_scan
-
-DICOM = bytes(128) + b"DICM" + bytes(20)
+from cfseg.io import Input, case_id, case_names, files_in, is_scan_name, names_of, read_scan
 
 
 @pytest.mark.parametrize(
@@ -22,6 +20,13 @@ DICOM = bytes(128) + b"DICM" + bytes(20)
         ("scan.v2.nii.gz", "scan.v2"),
         ("..nii.gz", "case"),
         ("ü1.nii", "ü1"),
+        ("a_0000.mha", "a"),
+        ("a.seg.nrrd", "a"),
+        ("a.zip", "a"),
+        ("a.tar.gz", "a"),
+        ("CON.nii", "_CON"),
+        ("a\u202eb\x1b[31m.nii", "a_b__31m"),
+        ("a\udcff.nii.gz", "a_"),
     ],
 )
 def test_case_of_a_file(name, case):
@@ -36,47 +41,56 @@ def test_case_of_a_folder_is_its_name(tmp_path: Path, monkeypatch):
     assert case_id(Path()) == "PAT_7_0000.nii"
 
 
-def test_every_entry_of_a_folder_is_a_scan_or_counted(tmp_path: Path):
-    for name in ("b_0000.nii.gz", "a.NII", "notes.txt", "list.csv", ".tmp-1-x.nii.gz", "._b.nii"):
+def test_a_long_name_is_cut_and_stays_its_own():
+    one, other = (case_id(Path(f"{'ä' * 110}{end}.nii.gz")) for end in "ab")
+    assert one != other
+    assert max(len(name.encode()) for name in (one, other)) <= 120
+    assert names_of(Path(f"{one}.nii.gz"))[0] == one
+
+
+def names(*paths: str) -> list[str]:
+    inputs = [Input(Path("/data") / path) for path in paths]
+    return [case_names(inputs)[found] for found in inputs]
+
+
+def test_parent_folders_come_in_front_where_names_repeat():
+    assert names("s1/ct.nii.gz", "s2/ct.nii.gz", "s2/mr.nii.gz") == ["s1__ct", "s2__ct", "mr"]
+    assert names("a/x/ct.nii", "b/x/ct.nii", "b/y/CT.nii") == ["a__x__ct", "b__x__ct", "y__CT"]
+
+
+def test_a_name_that_is_made_may_not_be_another_ones():
+    assert names("s1/ct.nii", "s2/ct.nii", "q/s1__ct.nii") == [
+        "data__s1__ct",
+        "s2__ct",
+        "q__s1__ct",
+    ]
+
+
+def test_files_that_no_folder_tells_apart_are_an_error():
+    with pytest.raises(UsageError, match="would both become"):
+        names("a/x.nii.gz", "a/X_0000.nii")
+
+
+def test_a_series_is_called_by_its_folder_and_what_tells_it_apart():
+    files = (Path("/p/s/1"), Path("/p/s/2"))
+    two = [Input(Path("/p/s"), files, uid, suffix=f"_series{uid}") for uid in "34"]
+    assert list(case_names(two).values()) == ["s_series3", "s_series4"]
+
+
+def test_images_of_a_folder_and_nothing_else(tmp_path: Path):
+    for name in ("b_0000.nii.gz", "a.NII", "c.mha", "notes.txt", ".tmp-1-x.nii.gz", "._b.nii"):
         (tmp_path / name).touch()
     (tmp_path / "gone.nii.gz").symlink_to(tmp_path / "missing")
-    for folder in ("series", "other"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "series" / "IM1").write_bytes(DICOM)
-    scans, ignored = find_scans([tmp_path])
-    assert [path.name for path in scans] == ["a.NII", "b_0000.nii.gz", "gone.nii.gz", "series"]
-    assert ignored == 3
+    (tmp_path / "folder.nii").mkdir()
+    found = [path.name for path in files_in(tmp_path)]
+    assert found == ["a.NII", "b_0000.nii.gz", "c.mha", "gone.nii.gz"]
+    assert files_in(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
+    assert not is_scan_name(tmp_path / "notes.txt")
+    with pytest.raises(UsageError, match="there is no"):
+        files_in(tmp_path / "nowhere")
 
 
-def test_a_dicom_folder_is_one_scan(tmp_path: Path):
-    for name in ("1", "2", "README"):
-        (tmp_path / name).write_bytes(DICOM if name != "README" else b"text")
-    assert find_scans([tmp_path]) == ([tmp_path], 0)
-    assert is_scan_name(tmp_path)
-
-
-def test_dicom_without_a_preamble_is_recognized(tmp_path: Path):
-    (tmp_path / "old").write_bytes(b"\x08\x00\x05\x00" + bytes(200))
-    assert is_scan_name(tmp_path)
-
-
-def test_a_file_that_is_named_counts_whatever_it_is(tmp_path: Path):
-    text = tmp_path / "notes.txt"
-    text.touch()
-    assert find_scans([text, text]) == ([text], 0)
-    assert not is_scan_name(text)
-
-
-def test_inputs_of_which_none_exists_are_an_error_of_usage(tmp_path: Path):
-    gone = [tmp_path / "gone.nii", tmp_path / "lost.nii"]
-    with pytest.raises(UsageError, match=r"gone\.nii.*lost\.nii"):
-        find_scans(gone)
-
-
-def test_one_input_that_does_not_exist_is_a_scan_to_be_refused(tmp_path: Path):
-    there = tmp_path / "a.nii"
-    there.touch()
-    assert find_scans([there, tmp_path / "gone.nii"]) == ([there, tmp_path / "gone.nii"], 0)
+def test_an_input_that_does_not_exist_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match="there is no") as caught:
         read_scan(tmp_path / "gone.nii")
     assert caught.value.code == "E_MISSING"

@@ -7,7 +7,8 @@ import nibabel as nib
 import numpy as np
 
 from cfseg.batch import file_digest
-from cfseg.io import remember_input
+from cfseg.batch.places import remember_inputs
+from cfseg.io import Input
 from cfseg.io.scan import read_scan
 
 SHAPE = (40, 32, 24)
@@ -60,7 +61,7 @@ def write_output(
     (out / "status").mkdir(parents=True, exist_ok=True)
     (out / "status" / f"{file}.json").write_text(json.dumps(record), encoding="utf-8")
     if ct is not None:
-        remember_input(out, case, ct)
+        remember_inputs(out, [Input(ct)])
 
 
 def small_output(folder: Path, case: str = "one", **status: object) -> Path:

@@ -19,7 +19,7 @@ from cfseg.batch.record import digest_of, findings_of, input_digest, now
 from cfseg.batch.summary import CaseStatus, State
 from cfseg.errors import CfsegError, InputError
 from cfseg.findings.keep import complete_case, keep_case
-from cfseg.io import remember_input, without_folders, write_json
+from cfseg.io import without_folders, without_paths, write_json
 from cfseg.io.write import writing_bytes
 from cfseg.segmenter import Segmentation, Segmenter
 
@@ -91,7 +91,6 @@ class CaseRun:
         Returns:
             What became of it, or a result, for :meth:`finish`.
         """
-        remember_input(self.folder, self.job.case, self.job.scan)
         before = self._before()
         changes = self.changes(before)
         fresh = before.get("finished", "") >= self.since
@@ -134,7 +133,7 @@ class CaseRun:
         """Measure a finished case from its files if that is wanted; say whether all is there."""
         job = self.job
         return not self.statistics or complete_case(
-            self.folder, job.scan, job.target, before, self.segmenter.options, job.series
+            self.folder, job.source, job.target, before, self.segmenter.options
         )
 
     def _before(self) -> dict[str, Any]:
@@ -183,7 +182,7 @@ class CaseRun:
         report = None if on_window is None else partial(on_window, job.case)
 
         def segment() -> Made:
-            found = self.segmenter.segment(job.scan, report, series=job.series)
+            found = self.segmenter.segment(job.source, report)
             return Made(found, attempt, started)
 
         return self._recorded(segment, attempt, started)
@@ -259,16 +258,20 @@ class CaseRun:
             record["notes"] = [self._told(note) for note in segmentation.notes]
             record["output"] = self.job.target.name
             record["output_sha256"] = file_digest(self.job.target)
-        elif self.job.scan.is_file():
-            record["input_sha256"] = input_digest(self.job.scan)
+        elif not self.job.source.files and self.job.source.path.is_file():
+            record["input_sha256"] = input_digest(self.job.source.path)
         return record
 
     def _told(self, text: str) -> str:
         """Return what may be kept of a message: no folder, it may name a patient."""
-        return without_folders(text, self.job.scan, self.job.target)
+        source = self.job.source
+        if self.job.hides:
+            text = text.replace(source.shown.name, self.job.case)
+            return without_paths(text)
+        return without_folders(text, source.shown, source.path, self.job.target)
 
     def _stamp(self) -> list[list[Any]]:
-        return stamp(self.job.scan)
+        return stamp(self.job.source.own_files)
 
 
 def stopped(job: Job) -> CaseStatus:

@@ -1,6 +1,7 @@
 """What is looked at of the files of a batch."""
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,8 @@ def make_folder(folder: Path) -> None:
         raise ResourceError(f"{folder} cannot be made: {error.strerror}", code="E_DISK") from error
 
 
-def stamp(path: Path) -> list[list[Any]]:
-    """Return name, size and time of change of the file, or of each file of the folder."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+def stamp(files: Iterable[Path]) -> list[list[Any]]:
+    """Return name, size and time of change of each file that is there."""
     found = []
     for file in files:
         try:

@@ -1,11 +1,11 @@
 """Which scans a batch is about, what they are called, and which share of them is ours."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cfseg.errors import InputError, UsageError
-from cfseg.io import AS_IS, ReadingOptions, case_id
+from cfseg.errors import UsageError
+from cfseg.io import Input
 
 
 @dataclass(frozen=True)
@@ -14,70 +14,49 @@ class Job:
 
     Attributes:
         case: its id.
-        scan: its file or folder.
+        source: where it lies.
         target: the label map.
-        series: of a folder that holds several, counted from 1; None for the only one.
+        hides: whether names of files are left out of what is kept, as they may be patients'.
     """
 
     case: str
-    scan: Path
+    source: Input
     target: Path
-    series: int | None = None
+    hides: bool = False
 
 
-def plan_jobs(scans: Sequence[Path], out: Path, options: ReadingOptions = AS_IS) -> list[Job]:
+def plan_jobs(names: Mapping[Input, str], out: Path, *, hides: bool = False) -> list[Job]:
     """Return what there is to do, checked for clashes before any work.
 
     Args:
-        scans: files and folders.
+        names: the scans, and what their cases are called.
         out: a folder; for a single scan also a file name.
-        options: say whether each series of a folder is a case.
+        hides: see :class:`Job`.
 
     Raises:
-        UsageError: a file name for several scans, one case id twice, or an output over an input.
+        UsageError: a file name for several scans, or an output over an input.
     """
-    found = [item for scan in scans for item in _cases(scan, options)]
-    if is_file_name(out):
-        if len(found) > 1:
-            raise UsageError(f"-o {out} names one file for {len(found)} scans; give a folder")
-        jobs = [Job(case, scan, out, series) for case, scan, series in found]
-    else:
-        jobs = [Job(case, scan, out / f"{case}.nii.gz", series) for case, scan, series in found]
-    seen: dict[str, Path] = {}
-    for job in jobs:
-        twin = seen.setdefault(job.target.name.lower(), job.scan)
-        if twin != job.scan:
-            raise UsageError(
-                f"{twin} and {job.scan} would both become {job.target.name}; rename one or run "
-                "them apart"
-            )
-        _check_target(job)
+    if is_file_name(out) and len(names) > 1:
+        raise UsageError(f"-o {out} names one file for {len(names)} scans; give a folder")
+    jobs = []
+    for source, case in names.items():
+        target = out if is_file_name(out) else out / f"{case}.nii.gz"
+        _check_target(source, target)
+        jobs.append(Job(case, replace(source, case=case), target, hides))
     return jobs
 
 
-def _cases(scan: Path, options: ReadingOptions) -> list[tuple[str, Path, int | None]]:
-    """Return case, path and series of a scan, or of each series of a folder of several."""
-    case = case_id(scan)
-    count = _count_series(scan, options) if options.all_series and scan.is_dir() else 1
-    if count < 2:
-        return [(case, scan, None)]
-    return [(f"{case}_series{number}", scan, number) for number in range(1, count + 1)]
+def _check_target(source: Input, target: Path) -> None:
+    """Refuse to write over an input, or among the files of a DICOM series.
 
-
-def _count_series(folder: Path, options: ReadingOptions) -> int:
-    from cfseg.io.dicom_index import series_of
-
-    try:
-        return len(series_of(folder, options))
-    except InputError:  # reading it will say so, and cost this case only
-        return 1
-
-
-def _check_target(job: Job) -> None:
-    scan, target = job.scan, job.target
-    if scan.is_file() and target.resolve() == scan.resolve():
+    Raises:
+        UsageError: it would be.
+    """
+    target = target.resolve()
+    if target in (path.resolve() for path in source.own_files if path.name == target.name):
         raise UsageError(f"the output {target} is the input itself; choose another -o")
-    if scan.is_dir() and target.resolve().is_relative_to(scan.resolve()):
+    folders = {path.parent for path in source.files}
+    if any(target.is_relative_to(folder.resolve()) for folder in folders):
         raise UsageError(f"the output {target} lies in the input folder; choose another -o")
 
 

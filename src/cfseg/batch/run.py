@@ -16,11 +16,13 @@ from cfseg.batch.case import CaseRun, Made, OnWindow, stopped
 from cfseg.batch.claims import claimed
 from cfseg.batch.files import make_folder
 from cfseg.batch.jobs import Job, is_file_name, plan_jobs
+from cfseg.batch.places import Naming, name_inputs, remember_inputs
 from cfseg.batch.record import now
 from cfseg.batch.summary import CaseStatus, Summary
 from cfseg.findings.keep import write_all_tables
-from cfseg.io import find_scans
+from cfseg.io import list_inputs
 from cfseg.io.atomic import sweep
+from cfseg.io.listing import OnLook
 from cfseg.segmenter import Segmenter
 
 OnStart = Callable[[int], None]
@@ -39,6 +41,8 @@ def predict_many(
     statistics: bool = False,
     shard: tuple[int, int] | None = None,
     fail_on_empty: bool = False,
+    naming: Naming = "folder",
+    on_look: OnLook | None = None,
     on_start: OnStart | None = None,
     on_case: OnCase | None = None,
     on_window: OnWindow | None = None,
@@ -46,29 +50,33 @@ def predict_many(
     """Segment all scans that ``inputs`` name and write their label maps.
 
     Args:
-        inputs: NIfTI files, folders with one DICOM series, or folders of scans.
+        inputs: files, archives, and folders that hold scans at any depth.
         out: a folder; for a single scan also the name of a ``.nii.gz`` or ``.nii`` file.
         segmenter: the loaded bundle, with the options of reading.
         overwrite: do finished cases again.
         statistics: also measure them, finished ones too; see :mod:`cfseg.findings.keep`.
         shard: (i, N) does the i-th of N shares and sums it up in ``summary-i-of-N.json``.
         fail_on_empty: count a scan without abdomen as one that is not done.
+        naming: see :func:`cfseg.batch.places.name_inputs`.
+        on_look: called with the number of files that were looked at, while scans are searched.
         on_start: see :data:`OnStart`.
         on_case: see :data:`OnCase`.
         on_window: see :data:`OnWindow`.
 
     Raises:
-        UsageError: no such input, or two inputs with the same case id.
+        UsageError: no such input, two inputs with the same name, or an output over an input.
         ResourceError: the output folder cannot be written.
     """
-    scans, ignored = find_scans(list(inputs))
-    jobs = plan_jobs(scans, out, segmenter.options)
+    folder = out.parent if is_file_name(out) else out
+    listing = list_inputs(inputs, segmenter.options, skip=out, on_look=on_look)
+    plan_jobs(name_inputs(folder, listing.inputs, naming), out)  # before anything is written
+    make_folder(folder / "status")
+    names = remember_inputs(folder, listing.inputs, naming)
+    jobs = plan_jobs(names, out, hides=naming == "number")
     name = "summary"
     if shard is not None:
         number, count = shard
         jobs, name = jobs[number - 1 :: count], f"summary-{number}-of-{count}"
-    folder = out.parent if is_file_name(out) else out
-    make_folder(folder / "status")
     for place in (folder, folder / "status"):
         sweep(place)
     if on_start is not None:
@@ -78,7 +86,7 @@ def predict_many(
     def sum_up() -> Summary:
         cases = tuple(batch.done.get(job.case) or stopped(job) for job in jobs)
         warnings = write_all_tables(folder) if statistics else ()
-        summary = Summary(cases, ignored, segmenter.notice, fail_on_empty, warnings)
+        summary = Summary(cases, listing.reasons, segmenter.notice, fail_on_empty, warnings)
         summary.write(folder, name)
         return summary
 
@@ -152,7 +160,7 @@ class _Batch:
             if alone:
                 self.segmenter.behind.wait()
             elif coming is not None:
-                self.segmenter.read_ahead(coming.scan, coming.series)
+                self.segmenter.read_ahead(coming.source)
             found = run.segment(self.overwrite, self._window)
             if isinstance(found, CaseStatus):
                 self._add(found)

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -53,14 +54,14 @@ class Summary:
 
     Attributes:
         cases: in the order of the inputs.
-        ignored: how many other files there were.
+        ignored: how many other files there were, by what they are.
         notice: what the bundle's makers want said.
         fail_on_empty: count a scan without abdomen as one that is not done.
         warnings: about files of other runs.
     """
 
     cases: tuple[CaseStatus, ...]
-    ignored: int
+    ignored: Mapping[str, int]
     notice: str
     fail_on_empty: bool = False
     warnings: tuple[str, ...] = ()
@@ -80,7 +81,8 @@ class Summary:
         return {
             "inputs": len(self.cases),
             **{state: counts.get(state, 0) for state in STATES},
-            "ignored": self.ignored,
+            "ignored": sum(self.ignored.values()),
+            "ignored_because": dict(self.ignored),
             "notice": self.notice,
             "warnings": list(self.warnings),
             "cases": {case.case: case.record for case in self.cases},

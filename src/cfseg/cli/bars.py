@@ -1,11 +1,16 @@
 """Progress on a terminal: a bar with the total from the start, and one for the step below it."""
 
+from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
+
+
+FIRST_LINE_SECONDS, LINE_SECONDS = 1.0, 10.0
+"""When a log file gets its first line about a search, and how often one after that."""
 
 
 class Bars:
@@ -22,6 +27,7 @@ class Bars:
         self.console, self.what = console, what
         self.progress: Progress | None = None
         self.tasks: list[TaskID] = []
+        self.next_line = perf_counter() + FIRST_LINE_SECONDS
 
     def __enter__(self) -> Self:
         return self
@@ -38,6 +44,21 @@ class Bars:
 
     def start(self, total: int) -> None:
         """Draw the bar of all there is to do."""
+        self._begin(total)
+        if self.progress is not None:
+            self.progress.update(self.tasks[0], description=self.what, total=total, completed=0)
+
+    def searching(self, files: int) -> None:
+        """Say how many files were looked at so far, before it is known what there is to do."""
+        if self.console.is_terminal:
+            self._begin(None)
+            if self.progress is not None:
+                self.progress.update(self.tasks[0], description=f"searching: {files} files")
+        elif perf_counter() > self.next_line:
+            self.console.print(f"searching: {files} files looked at")
+            self.next_line = perf_counter() + LINE_SECONDS
+
+    def _begin(self, total: int | None) -> None:
         if self.console.quiet or not self.console.is_terminal or self.progress is not None:
             return
         from rich.progress import (

@@ -140,9 +140,9 @@ def _measure_steps(
     from cfseg.cli.bars import Bars
     from cfseg.costs import measure_case, write_costs
     from cfseg.errors import EXIT_NONE_DONE, EXIT_OK, EXIT_PARTIAL, InputError
-    from cfseg.io import find_scans
+    from cfseg.io import list_inputs
 
-    scans, _ = find_scans(inputs)
+    scans = list_inputs(inputs, segmenter.options).inputs
     costs: list[CaseCost] = []
     console = Console(stderr=True, quiet=quiet)
     with Bars(console, "scans") as bars:
@@ -151,7 +151,7 @@ def _measure_steps(
             try:
                 costs.append(measure_case(scan, segmenter, windows, bars.below))
             except InputError as error:
-                line = f"{scan.name}: refused: {error.code}: {error.message}"
+                line = f"{scan.shown.name}: refused: {error.code}: {error.message}"
                 Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
             bars.advance(number)
     if out is not None:

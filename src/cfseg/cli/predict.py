@@ -11,7 +11,7 @@ from cfseg.cli.reading import OF_FOLDERS, OF_SCANS, OF_SERIES, reading
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cfseg.batch import CaseStatus, Summary
+    from cfseg.batch import CaseStatus, Naming, Summary
     from cfseg.io import ReadingOptions
     from cfseg.segmenter import Segmenter
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def predict(
     inputs: Annotated[
         list[Path],
-        typer.Argument(help="NIfTI files, a folder with one DICOM CT series, or folders of scans."),
+        typer.Argument(help="Scans, archives of them, or folders that hold them at any depth."),
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder; for one input also a .nii.gz file name.")
@@ -47,16 +47,23 @@ def predict(
     fail_on_empty: Annotated[
         bool, typer.Option("--fail-on-empty", help="No abdomen found counts as not done.")
     ] = False,
+    names: Annotated[
+        str,
+        typer.Option(metavar="folder|number", help="Name cases after their folders, or count."),
+    ] = "folder",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
     *,
     options: "ReadingOptions",
 ) -> None:
     """Segment CTs: 13 organs and tumors, on each input's own grid.
 
-    CASE_0000.nii.gz becomes OUT/CASE.nii.gz. What became of each input stands in
-    OUT/status/CASE.json, all of it in OUT/summary.json and summary.csv. Run it again to go on after
-    a stop; several runs may share one OUT, each case is done once. A refused scan names the option
-    that lets it in, if there is one. With --statistics, OUT/statistics/CASE.json,
+    CASE_0000.nii.gz becomes OUT/CASE.nii.gz, a DICOM series OUT/FOLDER.nii.gz, with parent folders
+    in front where names repeat (A__ct, B__ct); --names number counts instead, where folders carry
+    patients' names. Of a DICOM study with several CT series, --series chooses one and --all-series
+    takes each. What became of each input stands in OUT/status/CASE.json, all of it in
+    OUT/summary.json and summary.csv. Run it again to go on after a stop; several runs may share one
+    OUT, each case is done once. A refused scan names the option that lets it in, if there is one;
+    cfseg doctor says so beforehand. With --statistics, OUT/statistics/CASE.json,
     OUT/statistics.csv and OUT/lesions.csv hold volumes, densities and lesions, as cfseg findings
     writes them.
 
@@ -65,7 +72,7 @@ def predict(
 
     Example: cfseg predict scans/ -o masks/
     """
-    from cfseg.batch import read_shard
+    from cfseg.batch import naming, read_shard
     from cfseg.segmenter import Segmenter
 
     share = None if shard is None else read_shard(shard)
@@ -75,7 +82,7 @@ def predict(
     )  # fmt: skip
     summary = _predict(
         inputs, out, segmenter, overwrite=overwrite, statistics=statistics, shard=share,
-        fail_on_empty=fail_on_empty, quiet=quiet,
+        fail_on_empty=fail_on_empty, naming=naming(names), quiet=quiet,
     )  # fmt: skip
     raise typer.Exit(summary.exit_code)
 
@@ -89,6 +96,7 @@ def _predict(
     statistics: bool,
     shard: tuple[int, int] | None,
     fail_on_empty: bool,
+    naming: "Naming",
     quiet: bool,
 ) -> "Summary":
     from rich.console import Console
@@ -110,8 +118,8 @@ def _predict(
 
         summary = predict_many(
             inputs, out, segmenter, overwrite=overwrite, statistics=statistics, shard=shard,
-            fail_on_empty=fail_on_empty, on_start=bars.start, on_case=on_case,
-            on_window=on_window,
+            fail_on_empty=fail_on_empty, naming=naming, on_look=bars.searching,
+            on_start=bars.start, on_case=on_case, on_window=on_window,
         )  # fmt: skip
     for warning in summary.warnings:
         errors.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
@@ -135,9 +143,8 @@ def _close(console: "Console", summary: "Summary") -> None:
     counts = summary.as_dict()
     parts = [f"{counts[k]} {k}" for k in ("done", "empty", "refused", "failed") if counts[k]]
     if summary.ignored:
-        parts.append(f"{summary.ignored} other files ignored")
-    if not summary.cases:
-        parts.append("no CT found: give .nii.gz or .nii files, or folders with DICOM series")
+        reasons = ", ".join(f"{count} x {reason}" for reason, count in summary.ignored.items())
+        parts.append(f"{counts['ignored']} others ignored ({reasons})")
     console.print(", ".join(parts), highlight=False, markup=False, soft_wrap=True)
     if summary.notice:
         console.print(f"Notice: {summary.notice}", highlight=False, markup=False, soft_wrap=True)

@@ -32,7 +32,13 @@ AllowGaps = Annotated[
     bool, typer.Option("--allow-gaps", help="Interpolate missing or uneven DICOM slices.")
 ]
 AllSeries = Annotated[
-    bool, typer.Option("--all-series", help="Each series of a DICOM folder is a case.")
+    bool, typer.Option("--all-series", help="Each CT series of a DICOM study is a case.")
+]
+Series = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N", help="Which series of each study: its number, or 'description~TEXT'."
+    ),
 ]
 ForceModality = Annotated[
     bool, typer.Option("--force-modality", help="Read a DICOM series that says it is no CT.")
@@ -54,7 +60,10 @@ OF_SERIES: dict[str, tuple[Any, Any]] = {
     "force_modality": (ForceModality, False),
 }
 """Of what counts for a DICOM series too."""
-OF_FOLDERS: dict[str, tuple[Any, Any]] = {"all_series": (AllSeries, False)}
+OF_FOLDERS: dict[str, tuple[Any, Any]] = {
+    "all_series": (AllSeries, False),
+    "series": (Series, None),
+}
 """Of what counts where a folder may hold several cases."""
 
 

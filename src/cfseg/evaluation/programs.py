@@ -24,7 +24,7 @@ import psutil
 from cfseg.errors import EXIT_NONE_DONE, EXIT_OK, EXIT_PARTIAL, ResourceError, UsageError
 from cfseg.evaluation.efficiency import Efficiency, efficiency
 from cfseg.evaluation.meter import GpuMeter, Meter, Sample, processes
-from cfseg.io import case_id, find_scans
+from cfseg.io import case_id, files_in
 from cfseg.parallel import without_spins
 
 OWN = "cfseg"
@@ -168,7 +168,8 @@ def _words(command: str) -> tuple[str, ...]:
 
 
 def _nifti(inputs: Sequence[Path]) -> list[Path]:
-    scans = [scan for scan in find_scans(list(inputs))[0] if scan.is_file()]
+    found = dict.fromkeys(scan for path in inputs for scan in files_in(path))
+    scans = [scan for scan in found if ".nii" in scan.name.lower()]
     if not scans:
         raise UsageError("there is no .nii or .nii.gz file to measure with; FLARE takes no others")
     ids = [case_id(scan) for scan in scans]

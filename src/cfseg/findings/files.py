@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from cfseg.findings.organs import BORDER_SLICES
 from cfseg.findings.record import as_record, label_rows, lesion_rows
 from cfseg.io import (
     AS_IS,
+    Input,
     ReadingOptions,
-    case_id,
-    find_scans,
+    case_names,
+    files_in,
+    list_inputs,
     names_of,
     write_json,
     write_text,
@@ -138,13 +141,13 @@ def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     return stream.getvalue()
 
 
-def _pairs(ct: Path, label_map: Path) -> dict[str, tuple[Path, Path]]:
+def _pairs(ct: Path, label_map: Path) -> dict[str, tuple[Input, Path]]:
     """Return CT and label map by case id."""
-    labels, _ = find_scans([label_map])
-    scans, _ = find_scans([ct])
+    labels = files_in(label_map)
+    scans = list_inputs([ct], skip=label_map if label_map.is_dir() else None).inputs
+    by_case = {case: replace(scan, case=case) for scan, case in case_names(scans).items()}
     if not label_map.is_dir() and len(scans) == 1:
-        return {case_id(scans[0]): (scans[0], label_map)}
-    by_case = {case_id(scan): scan for scan in scans}
+        return {case: (scan, label_map) for case, scan in by_case.items()}
     named = [(name, it) for it in labels for name in names_of(it) if name in by_case]
     pairs = {name: (by_case[name], it) for name, it in reversed(named)}
     pairs = dict(sorted(pairs.items()))

@@ -8,7 +8,7 @@ from typing import Any
 from cfseg.errors import CfsegError
 from cfseg.findings.files import read_case, write_case, write_tables
 from cfseg.findings.measure import find
-from cfseg.io import AS_IS, ReadingOptions, Scan, read_label_map, read_scan
+from cfseg.io import AS_IS, Input, ReadingOptions, Scan, read_label_map, read_scan
 from cfseg.volume import LabelMap
 
 
@@ -33,11 +33,10 @@ def keep_case(out: Path, scan: Scan, label_map: LabelMap, status: Mapping[str, A
 
 def complete_case(
     out: Path,
-    ct: Path,
+    ct: Input,
     label_map: Path,
     status: Mapping[str, Any],
     options: ReadingOptions = AS_IS,
-    series: int | None = None,
 ) -> bool:
     """Make the statistics of a finished case of its files unless they are there.
 
@@ -47,7 +46,6 @@ def complete_case(
         label_map: what was made of it.
         status: what ``OUT/status/CASE.json`` holds.
         options: how the input was read.
-        series: of a folder that holds several, counted from 1.
 
     Returns:
         Whether they are there now.
@@ -55,9 +53,7 @@ def complete_case(
     if _is_measured(out, status):
         return True
     try:
-        keep_case(
-            out, read_scan(ct, options=options, series=series), read_label_map(label_map)[0], status
-        )
+        keep_case(out, read_scan(ct, options=options), read_label_map(label_map)[0], status)
     except CfsegError:
         return False
     return True

@@ -10,7 +10,7 @@ from cfseg.errors import InputError
 from cfseg.findings.agreement import LOW_AGREEMENT
 from cfseg.findings.lesions import Lesion, find_lesions
 from cfseg.findings.organs import BORDER_SLICES, Organ, find_organs
-from cfseg.io import AS_IS, ReadingOptions, SourceGrid, read_label_map, read_scan
+from cfseg.io import AS_IS, Input, ReadingOptions, SourceGrid, read_label_map, read_scan
 from cfseg.labels import LABELS
 from cfseg.volume import LabelMap, Volume
 
@@ -86,7 +86,7 @@ def find(
 
 
 def measure(
-    ct: str | Path,
+    ct: str | Path | Input,
     label_map: str | Path,
     *,
     low_agreement: float = LOW_AGREEMENT,
@@ -96,7 +96,7 @@ def measure(
     """Return what a label map says about a CT: volumes, densities, lesions.
 
     Args:
-        ct: a NIfTI file or a folder with one DICOM CT series.
+        ct: a file, or a folder or archive with one CT; or what a listing found.
         label_map: a NIfTI file on the CT's grid with FLARE's labels, whoever made it.
         low_agreement: under this an agreement of networks is flagged.
         border_slices: what reaches into so many outer slices of the scan counts as cut.
@@ -108,7 +108,7 @@ def measure(
     Example:
         >>> measure("ct.nii.gz", "labels.nii.gz").lesions       # doctest: +SKIP
     """
-    scan = read_scan(Path(ct), options=options)
+    scan = read_scan(ct if isinstance(ct, Input) else Path(ct), options=options)
     labels, source = read_label_map(Path(label_map), options)
     return find(
         scan.case,

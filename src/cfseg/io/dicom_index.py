@@ -1,150 +1,309 @@
-"""Which CT series lie in a folder, and which files belong to each."""
+"""Which DICOM files belong together: studies, series, and what is no CT volume.
 
+Only the few elements that say so are read. What a folder's files are called does not count, but for
+one thing: a file that is named like its neighbors and cannot be read is missing from their series.
+"""
+
+import re
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from os.path import commonpath
 from pathlib import Path
+from sys import intern
+from typing import Literal
 
-from pydicom.dataset import Dataset
+import numpy as np
 
 from cfseg.errors import InputError
-from cfseg.io.dicom_tags import header_of, quiet
-from cfseg.io.names import is_dicom_file
-from cfseg.io.options import AS_IS, ReadingOptions
-from cfseg.io.stream import describe
+from cfseg.io.dicom import count_acquisitions
+from cfseg.io.dicom_tags import header_of, number, numbers, quiet, text
+from cfseg.io.found import Ignored, Input, notes_beside
+from cfseg.io.options import ReadingOptions
+
+_TAGS = (
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality",
+    "ImageType", "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient",
+    "ImageOrientationPatient", "SeriesNumber", "SeriesDescription", "ConvolutionKernel",
+)  # fmt: skip
+_NO_IMAGES = {"SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "SR", "PR", "KO", "DOC", "REG"}
+_SCREEN_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_SUFFIXES = (".dcm", ".dicom", ".ima")
+_FIELDS = ("description", "kernel", "uid")
 
 
-def series_of(folder: Path, options: ReadingOptions = AS_IS) -> list[str]:
-    """Return the UIDs of the CT series of a folder, localizers aside, in order.
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What the header of one DICOM file says of where it belongs.
+
+    Attributes:
+        path: of the file.
+        study: UID, or the folder where there is none.
+        series: UID, or the folder where there is none.
+        modality: as it says.
+        number: SeriesNumber.
+        description: of the series.
+        kernel: of the reconstruction.
+        frames: 1 but for multi-frame files.
+        position: (3,) of the first pixel and (6,) orientation, mm in LPS; None where unusable.
+        kind: why it is no part of a volume: ``localizer``, ``screen capture``, ``no image``, or "".
+    """
+
+    path: Path
+    study: str
+    series: str
+    modality: str
+    number: str
+    description: str
+    kernel: str
+    frames: int
+    position: tuple[float, ...] | None
+    kind: str
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A file that cannot be read although it should be one of a series.
+
+    Attributes:
+        path: of the file.
+        why: in words.
+    """
+
+    path: Path
+    why: str
+
+
+def look(path: Path) -> Image:
+    """Return what a DICOM file's header says.
 
     Raises:
-        InputError: there is none.
+        InputError: ``E_CORRUPT``.
     """
     with quiet():
-        images, _ = _headers(folder)
-        return sorted(_by_series(folder, images, options)[0])
+        header = header_of(path, _TAGS)
+        folder = str(path.parent)
+        if header is None:
+            return Image(path, folder, folder, "", "", "", "", 1, None, "DICOM directory")
+        position = numbers(header, "ImagePositionPatient", 3)
+        orientation = numbers(header, "ImageOrientationPatient", 6)
+        modality = text(header, "Modality")
+        is_image = number(header, "Rows") is not None and modality not in _NO_IMAGES
+        has_place = "ImagePositionPatient" in header or "ImageOrientationPatient" in header
+        kind = "" if is_image else f"DICOM {modality or 'object'} without an image"
+        if is_image and "LOCALIZER" in text(header, "ImageType").split("\\"):
+            kind = "localizer"
+        elif is_image and not has_place and text(header, "SOPClassUID").startswith(_SCREEN_CAPTURE):
+            kind = "screen capture"
+        return Image(
+            path,
+            intern(text(header, "StudyInstanceUID") or folder),
+            intern(text(header, "SeriesInstanceUID") or folder),
+            intern(modality or "unknown"),
+            intern(text(header, "SeriesNumber")),
+            intern(text(header, "SeriesDescription")),
+            intern(text(header, "ConvolutionKernel")),
+            int(number(header, "NumberOfFrames") or 1),
+            None if position is None or orientation is None else (*position, *orientation),
+            kind,
+        )
 
 
-def files_of(
-    folder: Path, options: ReadingOptions = AS_IS, series: int | None = None
-) -> tuple[list[Path], list[str]]:
-    """Return the files of a CT series of a folder, and notes about what was left aside.
+def should_be_dicom(path: Path, shapes: Iterable[str]) -> bool:
+    """Say whether a file that is no DICOM seems to be one of a series that was damaged.
 
     Args:
-        folder: holds its files.
-        options: what to do where it would be refused.
-        series: which one of several, counted from 1 in the order of :func:`series_of`.
-
-    Raises:
-        InputError: there is no single CT series.
+        path: of the file.
+        shapes: :func:`name_shape` of the DICOM files beside it.
     """
-    with quiet():
-        headers, notes = _headers(folder)
-        images, more = _one_series(folder, headers, options, series)
-    return [path for path, _ in images], [*notes, *more]
+    return path.suffix.lower() in _SUFFIXES or name_shape(path) in set(shapes)
 
 
-def _headers(folder: Path) -> tuple[list[tuple[Path, Dataset]], list[str]]:
-    """Return the image headers of a folder and a note about the files that hold no image."""
-    images: list[tuple[Path, Dataset]] = []
-    skipped = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.is_dir():
+def name_shape(path: Path) -> str:
+    """Return a file's name with a ``#`` for each number, as ``IM#.dcm``."""
+    return re.sub(r"\d+", "#", path.name).lower()
+
+
+def inputs_of(
+    images: Sequence[Image], broken: Sequence[Broken], options: ReadingOptions
+) -> tuple[list[Input], list[Ignored]]:
+    """Sort the DICOM files below one folder into scans and what is left aside.
+
+    Args:
+        images: of all files that could be read.
+        broken: those that could not.
+        options: which series of a study is wanted, and whether another modality is read.
+
+    Returns:
+        A scan, or a refusal, for each study or series; and what is no part of any.
+    """
+    found: list[Input] = []
+    ignored = [Ignored(it.path, it.kind, _note_of(it.kind)) for it in images if it.kind]
+    for study in _by("study", (it for it in images if not it.kind)):
+        volumes, other = _one_modality(study, options)
+        ignored += [Ignored(it.path, f"modality {it.modality}", "modality_skipped") for it in other]
+        if isinstance(volumes, InputError):
+            files = tuple(image.path for image in study)
+            found.append(Input(_folder(study), files, study[0].study, refusal=volumes))
             continue
-        header = header_of(path) if is_dicom_file(path) else None
-        if header is None or "Rows" not in header or "Columns" not in header:
-            skipped.append(path.name)
-        else:
-            images.append((path, header))
-    if not images:
-        raise InputError(f"{folder} is {_what_folder(folder)}", code="E_FORMAT")
-    return images, _skip_note("files_skipped", "hold no image", skipped)
+        several = _by("series", volumes)
+        found += _chosen(several, ignored, options)
+    found = _told_apart([_beside(it, broken) for it in found], images)
+    lost = [it for it in broken if not any(it.path.parent in _folders(one) for one in found)]
+    for folder in sorted({it.path.parent for it in lost}):
+        first = next(it for it in lost if it.path.parent == folder)
+        found.append(Input.refused(folder, _damaged(first)))
+    return [replace(it, notes=notes_beside(_folders(it), ignored)) for it in found], ignored
 
 
-def _what_folder(folder: Path) -> str:
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    if not files:
-        return "a folder without files; pass the one that holds the DICOM files"
-    with files[0].open("rb") as handle:
-        kind = describe(handle.read(512))
-    return f"a folder without DICOM images ({files[0].name} is {kind})"
+def _note_of(kind: str) -> str:
+    return "localizer_skipped" if kind == "localizer" else "files_skipped"
 
 
-def _one_series(
-    folder: Path,
-    images: list[tuple[Path, Dataset]],
-    options: ReadingOptions,
-    series: int | None,
-) -> tuple[list[tuple[Path, Dataset]], list[str]]:
-    """Return the images of one CT series and notes about what was left aside."""
-    by_series, notes = _by_series(folder, images, options)
-    uids = sorted(by_series)
-    if series is not None and 1 <= series <= len(uids):
-        return by_series[uids[series - 1]], [*notes, f"series: {series} of {len(uids)}"]
-    if len(by_series) > 1:
-        raise InputError(_series_list(folder, by_series), code="E_MULTI_SERIES")
-    return by_series[uids[0]], notes
+def _by(name: Literal["study", "series"], images: Iterable[Image]) -> list[list[Image]]:
+    """Return the images in groups of the same study or series, in order of their first path."""
+    groups: dict[str, list[Image]] = defaultdict(list)
+    for image in images:
+        groups[getattr(image, name)].append(image)
+    return list(groups.values())
 
 
-def _by_series(
-    folder: Path, images: list[tuple[Path, Dataset]], options: ReadingOptions
-) -> tuple[dict[str, list[tuple[Path, Dataset]]], list[str]]:
-    """Return the images of each CT series and notes about what was left aside."""
-    modality, notes = _modality(folder, images, options)
-    other = [path.name for path, header in images if _modality_of(header) != modality]
-    images = [item for item in images if _modality_of(item[1]) == modality]
-    localizers = [path.name for path, header in images if _is_localizer(header)]
-    images = [item for item in images if not _is_localizer(item[1])]
-    by_series: dict[str, list[tuple[Path, Dataset]]] = defaultdict(list)
-    for path, header in images:
-        by_series[str(header.get("SeriesInstanceUID", ""))].append((path, header))
-    if not by_series:
-        raise InputError(
-            f"{folder} holds localizers only, no CT volume; pass the folder of the scan",
-            code="E_FORMAT",
-        )
-    notes += _skip_note("modality_skipped", "are of another modality", other)
-    notes += _skip_note("localizer_skipped", "are localizers", localizers)
-    return by_series, notes
-
-
-def _modality(
-    folder: Path, images: list[tuple[Path, Dataset]], options: ReadingOptions
-) -> tuple[str, list[str]]:
-    """Return the modality of the images to be read: CT, unless another one is forced."""
-    found = sorted({_modality_of(header) for _, header in images})
-    if "CT" in found:
-        return "CT", []
-    if options.force_modality and len(found) == 1:
-        return found[0], [f"modality_forced: the series says it is {found[0]}, not CT"]
-    raise InputError(
-        f"{folder} holds images of modality {', '.join(found)}, not CT; cfseg was made for CT "
-        "only; pass --force-modality if it is one all the same",
-        code="E_MODALITY",
-    )
-
-
-def _modality_of(header: Dataset) -> str:
-    return str(header.get("Modality", "") or "unknown")
-
-
-def _is_localizer(header: Dataset) -> bool:
-    kind = header.get("ImageType") or []
-    return "LOCALIZER" in ([kind] if isinstance(kind, str) else list(kind))
-
-
-def _series_list(folder: Path, by_series: dict[str, list[tuple[Path, Dataset]]]) -> str:
-    rows = [
-        f"{uid} ({len(items)} images, {items[0][1].get('SliceThickness') or 'unknown'} mm thick, "
-        f"first file {items[0][0].name})"
-        for uid, items in sorted(by_series.items())
-    ]
+def _one_modality(
+    study: list[Image], options: ReadingOptions
+) -> tuple[list[Image] | InputError, list[Image]]:
+    """Return a study's images that are read, CT unless another modality is forced, and the rest."""
+    there = sorted({image.modality for image in study})
+    wanted = "CT" if "CT" in there else there[0]
+    if wanted != "CT" and not (options.force_modality and len(there) == 1):
+        return InputError(
+            f"{_folder(study)} holds images of modality {', '.join(there)}, not CT; cfseg was made "
+            "for CT only; pass --force-modality if it is one all the same",
+            code="E_MODALITY",
+        ), []
     return (
-        f"{folder} holds {len(rows)} CT series: {'; '.join(rows)}; put the one you mean into a "
-        "folder of its own, or pass --all-series to make a case of each"
+        [image for image in study if image.modality == wanted],
+        [image for image in study if image.modality != wanted],
     )
 
 
-def _skip_note(word: str, what: str, names: list[str]) -> list[str]:
-    if not names:
-        return []
-    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    return [f"{word}: {len(names)} files {what}: {shown}"]
+def _chosen(
+    several: list[list[Image]], ignored: list[Ignored], options: ReadingOptions
+) -> list[Input]:
+    """Return the series of a study that are wanted, or its refusal."""
+    volumes = [series for series in several if sum(image.frames for image in series) > 1]
+    if volumes and len(volumes) < len(several):
+        single = [series[0] for series in several if series not in volumes]
+        ignored += [Ignored(it.path, "single image", "files_skipped") for it in single]
+    volumes = volumes or several
+    if options.series is not None:
+        fitting = [series for series in volumes if _fits(series, options.series)]
+        if len(fitting) != 1:
+            what = "no series fits" if not fitting else f"{len(fitting)} series fit"
+            return [_refused_study(fitting or volumes, f"{what} --series {options.series}")]
+        return _acquisitions(fitting[0], options)
+    if len(volumes) > 1 and not options.all_series:
+        return [_refused_study(volumes, f"there are {len(volumes)} CT series")]
+    return [found for series in volumes for found in _acquisitions(series, options)]
+
+
+def _told_apart(found: list[Input], images: Sequence[Image]) -> list[Input]:
+    """Give the scans of one folder suffixes: the numbers of their series, where these differ."""
+    numbers = {image.series: re.sub(r"\W", "", image.number) for image in images}
+    told = []
+    for one in found:
+        here = sorted({it.series for it in found if it.path == one.path})
+        if len(here) > 1:
+            known = [numbers.get(series, "") for series in here]
+            if "" in known or len(set(known)) < len(known):
+                known = [str(place) for place in range(1, len(here) + 1)]
+            number = known[here.index(one.series)]
+            one = replace(one, suffix=f"_series{number}{one.suffix}")
+        told.append(one)
+    return told
+
+
+def _fits(series: list[Image], wanted: str) -> bool:
+    """Say whether a series is the wanted one: its number, or ``FIELD~TEXT``."""
+    first = series[0]
+    field, tilde, part = wanted.partition("~")
+    if not tilde:
+        return first.number.strip() == wanted.strip()
+    values = {"description": first.description, "kernel": first.kernel, "uid": first.series}
+    return part.strip().lower() in values[field.strip().lower()].lower()
+
+
+def _acquisitions(series: list[Image], options: ReadingOptions) -> list[Input]:
+    """Return a series as one input, or as one for each volume that it repeats."""
+    files = tuple(image.path for image in series)
+    one = Input(_folder(series), files, series[0].series)
+    places = [image.position for image in series]
+    repeats = len(set(places)) < len(places) or any(image.frames > 1 for image in series)
+    if not (options.all_series and repeats):
+        return [one]
+    try:
+        with quiet():
+            count = count_acquisitions(files)
+    except InputError as error:
+        return [replace(one, refusal=error)]
+    if count < 2:
+        return [one]
+    return [replace(one, acquisition=k, suffix=f"_acq{k}") for k in range(1, count + 1)]
+
+
+def _refused_study(several: list[list[Image]], why: str) -> Input:
+    images = [image for series in several for image in series]
+    folder = _folder(images)
+    rows = "".join(f"\n  {row}" for row in (_HEAD, *map(_row, several)))
+    error = InputError(
+        f"{folder}: {why}; choose one with --series NUMBER or --series 'description~TEXT', or pass "
+        f"--all-series to make a case of each:{rows}",
+        code="E_MULTI_SERIES",
+    )
+    files = tuple(image.path for image in images)
+    return Input(folder, files, images[0].study, refusal=error)
+
+
+_HEAD = "series | description | kernel | slices | spacing | extent"
+
+
+def _row(series: list[Image]) -> str:
+    """Return a series as a row of the table from which one is to be chosen."""
+    first, slices = series[0], sum(image.frames for image in series)
+    spacing, extent = "-", "-"
+    if all(image.position is not None and image.frames == 1 for image in series):
+        found = np.array([image.position for image in series])
+        normal = np.cross(found[0, 3:6], found[0, 6:9])
+        along = np.unique(np.round(found[:, :3] @ normal, 2))
+        if along.size > 1:
+            spacing = f"{float(np.median(np.diff(along))):.4g} mm"
+            extent = f"{float(np.ptp(along)):.0f} mm"
+    words = (first.number, first.description, first.kernel)
+    return " | ".join([*(word or "-" for word in words), str(slices), spacing, extent])
+
+
+def _beside(found: Input, broken: Sequence[Broken]) -> Input:
+    """Refuse a series beside which a file lies that should be part of it and cannot be read."""
+    if found.refusal is not None or not broken:
+        return found
+    folders = _folders(found)
+    shapes = {name_shape(path) for path in found.files}
+    near = [it for it in broken if it.path.parent in folders]
+    lost = [it for it in near if name_shape(it.path) in shapes] or near
+    return replace(found, refusal=_damaged(lost[0])) if lost else found
+
+
+def _damaged(lost: Broken) -> InputError:
+    return InputError(
+        f"{lost.path} is damaged: {lost.why}; it seems to be one of the series' files: copy it "
+        "again, or take it out of the folder if it is not",
+        code="E_CORRUPT",
+    )
+
+
+def _folders(found: Input) -> set[Path]:
+    return {path.parent for path in found.files} or {found.path}
+
+
+def _folder(images: Sequence[Image]) -> Path:
+    """Return the folder that holds all files of the images, however deep."""
+    return Path(commonpath([str(image.path.parent) for image in images]))

@@ -1,14 +1,26 @@
-"""Which files of a folder are scans, and what a case is called."""
+"""Which files are scans by their names or first bytes, and what a case is called."""
 
+import hashlib
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from cfseg.errors import UsageError
+from cfseg.io.found import Input
 
-_SUFFIX = re.compile(r"(\.nii)?(\.gz)+$|\.nii$", re.IGNORECASE)
-_SCAN_NAME = re.compile(r"\.nii(\.gz)*$", re.IGNORECASE)
+_SUFFIX = re.compile(
+    r"(\.nii)?(\.gz)+$|\.nii$|(\.seg)?\.(nrrd|nhdr)$|\.mh[ad]$|\.(zip|tar|tgz)$|\.tar\.gz$",
+    re.IGNORECASE,
+)
+_SCAN_NAME = re.compile(r"\.nii(\.gz)*$|\.(nrrd|nhdr|mha|mhd)$", re.IGNORECASE)
 _CHANNEL = re.compile(r"_0000$")
 _PREAMBLE = 132
+MOST_BYTES = 120
+"""Of a case's name: what is put before and behind it must fit into the 255 of a file's."""
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+JOIN = "__"
+"""Between a parent folder's name and that of the case."""
 
 
 def case_id(path: Path) -> str:
@@ -16,10 +28,24 @@ def case_id(path: Path) -> str:
 
     Characters other than letters, digits, ``-``, ``_`` and ``.`` become ``_``.
     """
+    return cleaned(_stem(path))
+
+
+def _stem(path: Path) -> str:
     name = path.name if path.name not in ("", "..") else path.resolve().name
-    if not path.is_dir():
-        name = _CHANNEL.sub("", _SUFFIX.sub("", name))
-    return re.sub(r"[^\w.-]", "_", name).lstrip(".") or "case"
+    return name if path.is_dir() else _CHANNEL.sub("", _SUFFIX.sub("", name))
+
+
+def cleaned(name: str) -> str:
+    """Return a name that is safe in any file name, and leaves room for what is put around it."""
+    safe = re.sub(r"[^\w.-]", "_", name).lstrip(".") or "case"
+    if _RESERVED.match(safe):
+        safe = f"_{safe}"
+    if len(safe.encode()) <= MOST_BYTES:
+        return safe
+    mark = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
+    cut = safe.encode()[: MOST_BYTES - len(mark) - 1].decode(errors="ignore")
+    return f"{cut}-{mark}"
 
 
 def names_of(path: Path) -> tuple[str, ...]:
@@ -27,29 +53,61 @@ def names_of(path: Path) -> tuple[str, ...]:
 
     A label map ``x_0000.nii.gz`` is that of a CT ``x_0000_0000.nii.gz`` or else of a case ``x``.
     """
-    stem = re.sub(r"[^\w.-]", "_", _SUFFIX.sub("", path.name))
-    return tuple(dict.fromkeys((stem, _CHANNEL.sub("", stem))))
+    stem = _SUFFIX.sub("", path.name)
+    return tuple(dict.fromkeys(cleaned(name) for name in (stem, _CHANNEL.sub("", stem))))
+
+
+def case_names(inputs: Sequence[Input]) -> dict[Input, str]:
+    """Return the name of each input's case: its own, and as many parent folders as tell it apart.
+
+    Raises:
+        UsageError: two inputs that no folder tells apart.
+    """
+    depth = dict.fromkeys(inputs, 0)
+    while True:
+        names = {found: name_at(found, depth[found]) for found in inputs}
+        counts = Counter(name.lower() for name in names.values())
+        twins = [found for found, name in names.items() if counts[name.lower()] > 1]
+        if not twins:
+            return names
+        longer = [found for found in twins if depth[found] < len(_parents(found))]
+        if not longer:
+            raise UsageError(
+                f"{twins[0].shown} and {twins[1].shown} would both become {names[twins[0]]}; "
+                "rename one or run them apart"
+            )
+        for found in longer:
+            depth[found] += 1
+
+
+def _parents(found: Input) -> tuple[str, ...]:
+    """Return the names of the folders above an input, the nearest last."""
+    parts = found.shown.absolute().parent.parts[1:]
+    return tuple(_SUFFIX.sub("", part) for part in parts)
+
+
+def name_at(found: Input, depth: int) -> str:
+    """Return the name of an input's case with so many parent folders in front."""
+    above = _parents(found)
+    own = _stem(found.shown) if not found.files else _folder_name(found)
+    return cleaned(JOIN.join((*above[len(above) - depth :], own)) + found.suffix)
+
+
+def _folder_name(found: Input) -> str:
+    name = found.shown.name if found.shown.name not in ("", "..") else found.shown.resolve().name
+    return _SUFFIX.sub("", name) if found.archive == found.shown else name
 
 
 def is_scan_name(path: Path) -> bool:
-    """Say whether a path could be a CT: by its name a NIfTI file, or a folder holding DICOM."""
-    if path.name.startswith("."):
-        return False
-    if path.is_dir():
-        return holds_dicom(path)
-    return _SCAN_NAME.search(path.name) is not None
+    """Say whether a path could be an image or a label map by its name."""
+    return not path.name.startswith(".") and _SCAN_NAME.search(path.name) is not None
 
 
-def holds_dicom(folder: Path) -> bool:
-    """Say whether a DICOM file lies directly in the folder."""
-    return any(is_dicom_file(path) for path in sorted(folder.iterdir()))
-
-
-def is_dicom_file(path: Path) -> bool:
+def has_dicom_head(path: Path) -> bool:
     """Say whether a regular file begins like DICOM, with the preamble or, as of old, without."""
-    if path.name.startswith(".") or not path.is_file():
-        return False
     try:
+        if not path.is_file():
+            return False
         with path.open("rb") as handle:
             head = handle.read(_PREAMBLE)
     except OSError:
@@ -58,34 +116,15 @@ def is_dicom_file(path: Path) -> bool:
     return head[128:132] == b"DICM" or (head[:2] == b"\x08\x00" and head[3:4] == b"\x00")
 
 
-def find_scans(inputs: list[Path]) -> tuple[list[Path], int]:
-    """Return the scans among the inputs, in order, and how many other entries were ignored.
-
-    An input is a file, a folder with a DICOM series, or a folder of both. A file that is named
-    itself always counts as a scan, so that reading it says what is wrong with it; so does one that
-    does not exist, unless none does.
+def files_in(path: Path) -> list[Path]:
+    """Return the images and label maps that lie directly in a folder, in order, or the one file.
 
     Raises:
-        UsageError: no input exists.
+        UsageError: there is no such path.
     """
-    missing = [path for path in map(Path, inputs) if not path.exists() and not path.is_symlink()]
-    if inputs and len(missing) == len(inputs):
-        raise UsageError(f"there is no {', no '.join(map(str, missing[:5]))}; check the paths")
-    scans: list[Path] = []
-    ignored = 0
-    for path in map(Path, inputs):
-        if not path.is_dir():
-            scans.append(path)
-            continue
-        found, others = _in_folder(path)
-        scans += found
-        ignored += others
-    return list(dict.fromkeys(scans)), ignored
-
-
-def _in_folder(folder: Path) -> tuple[list[Path], int]:
-    children = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-    scans = [path for path in children if is_scan_name(path)]
-    if not scans and holds_dicom(folder):
-        return [folder], 0
-    return scans, len(children) - len(scans)
+    path = Path(path)
+    if not path.is_dir():
+        if not path.exists() and not path.is_symlink():
+            raise UsageError(f"there is no {path}; check the path")
+        return [path]
+    return [it for it in sorted(path.iterdir()) if is_scan_name(it) and not it.is_dir()]

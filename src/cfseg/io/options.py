@@ -6,6 +6,7 @@ from typing import Any, Literal
 from cfseg.errors import UsageError
 
 _AXES = ("LR", "AP", "SI")
+SERIES_FIELDS = ("description", "kernel", "uid")
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,9 @@ class ReadingOptions:
         nonfinite: ``air`` takes NaN and infinity for air.
         hu_offset: added to the values of a scan that is not in HU without it.
         allow_gaps: fill in slices that a DICOM series lacks, or that lie unevenly, linearly.
-        all_series: each series of a DICOM folder is a case of its own.
+        all_series: each series of a DICOM study, and each acquisition in it, is a case of its own.
+        series: which series of a DICOM study is read: its SeriesNumber, or ``FIELD~TEXT`` for the
+            one whose description, kernel or uid has the text in it.
         force_modality: read a DICOM series that says it is no CT.
 
     Raises:
@@ -39,6 +42,7 @@ class ReadingOptions:
     allow_gaps: bool = False
     all_series: bool = False
     force_modality: bool = False
+    series: str | None = None
 
     def __post_init__(self) -> None:
         letters = self.assume_orientation
@@ -54,10 +58,27 @@ class ReadingOptions:
             raise UsageError(f"--nonfinite {self.nonfinite}: give refuse or air")
         if self.volume_index is not None and self.volume_index < 0:
             raise UsageError(f"--volume-index {self.volume_index}: volumes are counted from 0")
+        self._check_series()
+
+    def _check_series(self) -> None:
+        if self.series is None:
+            return
+        name, tilde, part = self.series.partition("~")
+        if tilde and (name.strip().lower() not in SERIES_FIELDS or not part.strip()):
+            raise UsageError(
+                f"--series {self.series}: give a SeriesNumber, or FIELD~TEXT with one of "
+                f"{', '.join(SERIES_FIELDS)}, as in 'description~PORTAL'"
+            )
+        if self.all_series:
+            raise UsageError("--series and --all-series exclude each other; give one of them")
 
     def given(self) -> dict[str, Any]:
-        """Return what differs from the defaults; JSON."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        """Return what differs from the defaults and decides how a scan is read; JSON.
+
+        Which series become cases does not: it says which scans there are.
+        """
+        names = [field.name for field in fields(self) if field.name not in ("all_series", "series")]
+        values = {name: getattr(self, name) for name in names}
         return {name: value for name, value in values.items() if value != getattr(AS_IS, name)}
 
 

@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from cfseg.errors import InputError
 from cfseg.geometry import Geometry
+from cfseg.io.found import Input
 from cfseg.io.hounsfield import check_label_values, in_hu
-from cfseg.io.names import case_id
+from cfseg.io.listing import the_input
+from cfseg.io.names import case_names
 from cfseg.io.nifti import StoredImage, read_nifti, stored_from_image
 from cfseg.io.options import AS_IS, ReadingOptions
 from cfseg.io.source import SourceGrid
@@ -45,36 +47,35 @@ class Scan:
 
 
 def read_scan(
-    path: Path,
-    *,
-    case: str | None = None,
-    options: ReadingOptions = AS_IS,
-    series: int | None = None,
+    source: Path | Input, *, case: str | None = None, options: ReadingOptions = AS_IS
 ) -> Scan:
-    """Read a NIfTI file or a folder with one DICOM CT series.
+    """Read a CT: a file, or a folder or archive that holds one.
 
     Args:
-        path: the file or folder.
+        source: the path, or what :func:`cfseg.io.list_inputs` found.
         case: identifier; by default made from the name.
         options: what to do where it would be refused.
-        series: which series of a folder that holds several, counted from 1 in the order of
-            :func:`cfseg.io.dicom_index.series_of`.
 
     Raises:
         InputError: the input is refused; the code says why.
-        UsageError: a DICOM folder without the extra ``cfseg[dicom]``.
+        UsageError: a DICOM series without the extra ``cfseg[dicom]``.
     """
-    path = Path(path)
-    with _naming(path):
-        if path.is_dir():
-            from cfseg.io.dicom import read_series
-            from cfseg.io.dicom_index import files_of
+    found = source if isinstance(source, Input) else the_input(Path(source), options)
+    if found.refusal is not None:
+        raise found.refusal
+    with _naming(found.shown):
+        stored = _stored(found, options)
+        return _scan(stored, case or found.case or case_names([found])[found])
 
-            files, notes = files_of(path, options, series)
-            stored = read_series(files, options)
-            stored = replace(stored, notes=(*notes, *stored.notes))
-            return _scan(stored, case or case_id(path))
-        return _scan(read_nifti(path, options), case or case_id(path))
+
+def _stored(found: Input, options: ReadingOptions) -> StoredImage:
+    """Read an input as it is stored."""
+    if not found.files:
+        return read_nifti(found.path, options)
+    from cfseg.io.dicom import read_series
+
+    stored = read_series(found.files, options, found.acquisition)
+    return replace(stored, notes=(*found.notes, *stored.notes))
 
 
 def scan_from_image(

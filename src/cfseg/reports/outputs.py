@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cfseg.errors import UsageError
-from cfseg.io import find_scans, names_of, without_paths
+from cfseg.io import files_in, names_of, without_paths
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _by_case(folder: Path | None) -> dict[str, Path]:
     if folder is None:
         return {}
-    return _named((path, path) for path in find_scans([folder])[0] if path.is_file())
+    return _named((path, path) for path in files_in(folder))
 
 
 def _named(pairs: Iterable[tuple[Path, T]]) -> dict[str, T]:

@@ -19,7 +19,16 @@ from scipy import ndimage
 from cfseg.errors import UsageError
 from cfseg.findings.agreement import dice_by_label
 from cfseg.geometry import Triple
-from cfseg.io import case_id, find_scans, names_of, read_label_map, read_scan, replacing
+from cfseg.io import (
+    Input,
+    case_names,
+    files_in,
+    list_inputs,
+    names_of,
+    read_label_map,
+    read_scan,
+    replacing,
+)
 from cfseg.labels import ORGANS, TUMOR
 from cfseg.reports.figures import BACKGROUND, DPI, draw_legend, draw_panel
 from cfseg.reports.places import organ_center, tumor_center
@@ -49,7 +58,7 @@ class Case:
     """
 
     name: str
-    ct: Path
+    ct: Input
     reference: Path
     masks: Mapping[str, Path]
 
@@ -131,7 +140,8 @@ def find_cases(
     Raises:
         UsageError: there is none.
     """
-    scans = {case_id(path): path for path in find_scans([images])[0]}
+    named = case_names(list_inputs([images]).inputs)
+    scans = {case: found for found, case in named.items()}
     truths = _label_maps(reference)
     by_method = {name: _label_maps(folder) for name, folder in masks.items()}
     whole = [
@@ -285,7 +295,7 @@ def _differences(
 
 def _label_maps(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in find_scans([folder])[0]:
+    for path in files_in(folder):
         for name in names_of(path):
             found.setdefault(name, path)
     return found

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cfseg.batch import find_input
 from cfseg.errors import EXIT_OK, EXIT_PARTIAL, InputError
 from cfseg.evaluation.flare import evaluate
 from cfseg.findings.measure import find
 from cfseg.findings.record import as_record
-from cfseg.io import Scan, find_input, read_label_map, read_scan, without_paths, write_text
+from cfseg.io import Scan, read_label_map, read_scan, without_paths, write_text
 from cfseg.reports.case_page import CaseView, Images, case_page
 from cfseg.reports.cohort_page import cohort_page
 from cfseg.reports.outputs import CaseOutput, read_outputs

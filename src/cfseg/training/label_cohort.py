@@ -250,7 +250,7 @@ class _Labeller:
             truth = ""  # reading it will say what is wrong
         return {
             "annotated": sorted(case.annotated),
-            "image_stamp": stamp(case.image),
+            "image_stamp": stamp([case.image]),
             "label_sha256": truth,
         }
 

@@ -1,0 +1,134 @@
+"""What a listing of files finds: scans to be read, and what was left aside and why."""
+
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self
+
+from cfseg.errors import CfsegError, InputError
+
+
+@dataclass(frozen=True)
+class Input:
+    """One scan, found but not read.
+
+    Attributes:
+        path: its file, or the folder that holds the files of its DICOM series.
+        files: of the series; empty where ``path`` is the file.
+        series: UID of the series, "" for other files.
+        acquisition: which of several volumes of the series, counted from 1; None for the only one.
+        suffix: what tells its case from others of the same folder, as in ``_series3``.
+        notes: about what was left aside beside it, each ``word: detail``.
+        archive: that it was unpacked from, None if it was not.
+        shown: where it lies for people: ``path``, or the place inside of the archive.
+        refusal: why it cannot be read, known already; None if nothing is.
+        case: what its case is called, once that is settled among all of a run.
+    """
+
+    path: Path
+    files: tuple[Path, ...] = ()
+    series: str = ""
+    acquisition: int | None = None
+    suffix: str = ""
+    notes: tuple[str, ...] = ()
+    archive: Path | None = None
+    shown: Path = Path()
+    refusal: CfsegError | None = field(default=None, compare=False)
+    case: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        if self.shown == Path():
+            object.__setattr__(self, "shown", self.path)
+
+    @classmethod
+    def refused(cls, path: Path, error: CfsegError) -> Self:
+        """Return an input of which it is known already that it is refused."""
+        return cls(path, refusal=error)
+
+    @property
+    def identity(self) -> tuple[str, str, int]:
+        """What stays the same from run to run: place, series, acquisition."""
+        return str(self.shown.absolute()), self.series, self.acquisition or 0
+
+    @property
+    def own_files(self) -> tuple[Path, ...]:
+        """The files that are looked at to see whether the input changed."""
+        if self.archive is not None:
+            return (self.archive,)
+        return self.files or (self.path,)
+
+    def from_archive(self, archive: Path, folder: Path) -> Self:
+        """Return the input as one of an archive that was unpacked into a folder."""
+        inside = self.path.relative_to(folder)
+        return replace(self, archive=archive, shown=archive / inside)
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """Something that is no scan.
+
+    Attributes:
+        path: of it.
+        reason: in a few words, the same ones for the same reason.
+        note: the word under which the notes of scans beside it name it, "" for none.
+    """
+
+    path: Path
+    reason: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What was found.
+
+    Attributes:
+        inputs: the scans, in order.
+        ignored: everything else.
+        unpacked: holds the folders of unpacked archives; they go with it.
+    """
+
+    inputs: tuple[Input, ...]
+    ignored: tuple[Ignored, ...] = ()
+    unpacked: ExitStack = field(default_factory=ExitStack, compare=False, repr=False)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many entries were left aside for which reason, the most frequent first."""
+        return dict(Counter(entry.reason for entry in self.ignored).most_common())
+
+
+def notes_beside(folders: Iterable[Path], ignored: Iterable[Ignored]) -> tuple[str, ...]:
+    """Return the notes of a scan about what was left aside in its folders."""
+    there = set(folders)
+    words = {
+        "files_skipped": "hold no image",
+        "modality_skipped": "are of another modality",
+        "localizer_skipped": "are localizers",
+    }
+    names: dict[str, list[str]] = {word: [] for word in words}
+    for entry in ignored:
+        if entry.note and entry.path.parent in there:
+            names[entry.note].append(entry.path.name)
+    return tuple(
+        f"{word}: {len(found)} files {words[word]}: {_some(found)}"
+        for word, found in names.items()
+        if found
+    )
+
+
+def nothing_in(folder: Path, ignored: Iterable[Ignored]) -> InputError:
+    """Return the refusal of a folder without any scan, with what there is instead."""
+    counts = Counter(entry.reason for entry in ignored).most_common(3)
+    there = "; ".join(f"{count} x {reason}" for reason, count in counts)
+    return InputError(
+        f"{folder} holds no CT ({there or 'it is empty'}); give NIfTI, NRRD or MetaImage files, "
+        "DICOM series, archives of them, or folders that hold them at any depth",
+        code="E_FORMAT",
+    )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
