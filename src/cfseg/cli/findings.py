@@ -8,6 +8,8 @@ import typer
 from cfseg.cli.reading import OF_SCANS, OF_SERIES, reading
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.table import Table
 
     from cfseg.findings.measure import Findings
@@ -34,16 +36,16 @@ def findings(
     OUT/statistics/CASE.json (TotalSegmentator's statistics.json with more keys), and of all cases
     OUT/statistics.csv and OUT/lesions.csv. From Python: cfseg.measure(ct, label_map).
 
-    Exit codes: 0 all measured, 2 wrong call, 3 some cases refused, 4 all refused, 6 the disk
-    cannot be written.
+    Exit codes: 0 all measured, 2 wrong call, 3 some cases refused, 4 all refused or nothing to
+    measure, 6 the disk cannot be written or memory ran out.
 
     Example: cfseg findings ct.nii.gz labels.nii.gz -o findings/
     """
     from rich.console import Console
 
     from cfseg.cli.bars import Bars
-    from cfseg.errors import EXIT_NONE_DONE, EXIT_OK, EXIT_PARTIAL
     from cfseg.findings.files import measure_many
+    from cfseg.tables import shown
 
     console, errors = Console(stderr=True, quiet=quiet), Console(stderr=True)
     with Bars(console, "cases") as bars:
@@ -51,18 +53,28 @@ def findings(
         def on_case(case: str, problem: str, done: int, of: int) -> None:
             bars.step(done, of)
             if problem:
-                errors.print(f"{case}: refused: {problem}", highlight=False, markup=False)
+                line = shown(f"{case}: refused: {problem}")
+                errors.print(line, highlight=False, markup=False, soft_wrap=True)
 
-        found, refused = measure_many(
+        measured = measure_many(
             ct, label_map, out, border_slices=border_slices, options=options, on_case=on_case
         )
-    if len(found) == 1 and not quiet:
-        Console().print(_organ_table(found[0]))
-        if found[0].lesions:
-            Console().print(_lesion_table(found[0]))
+    if len(measured.found) == 1 and not quiet:
+        (found,) = measured.found
+        Console().print(_organ_table(found))
+        if found.lesions:
+            Console().print(_lesion_table(found))
+    if measured.alone:
+        line = f"{len(measured.alone)} without a scan or a label map: {_some(measured.alone)}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"written to {out}", highlight=False, markup=False, soft_wrap=True)
-    nothing_refused = EXIT_OK if not refused else EXIT_PARTIAL
-    raise typer.Exit(nothing_refused if found else EXIT_NONE_DONE)
+    raise typer.Exit(measured.exit_code)
+
+
+def _some(names: "Sequence[str]", most: int = 5) -> str:
+    from cfseg.tables import shown
+
+    return ", ".join(map(shown, names[:most])) + (", ..." if len(names) > most else "")
 
 
 def _organ_table(found: "Findings") -> "Table":

@@ -10,10 +10,10 @@ import numpy.typing as npt
 from cfseg.errors import InputError, UsageError
 from cfseg.evaluation.rules import RULES, Mode
 from cfseg.geometry import Geometry, TripleMm
-from cfseg.io import SourceGrid, read_label_map
+from cfseg.io import SourceGrid, files_in, read_label_map
 from cfseg.volume import LabelMap
 
-_SUFFIX = re.compile(r"\.nii(\.gz)*$", re.IGNORECASE)
+_SUFFIX = re.compile(r"\.nii(\.gz)*$|(\.seg)?\.(nrrd|nhdr)$|\.mh[ad]$", re.IGNORECASE)
 _CHANNEL = "_0000"
 
 _Ids = npt.NDArray[np.uint8]
@@ -65,7 +65,7 @@ def find_pairs(pred: Path, ref: Path) -> tuple[list[Pair], list[str]]:
 
 
 def case_stem(path: Path) -> str:
-    """Return the file's name without ``.nii`` or ``.nii.gz``."""
+    """Return the file's name without ``.nii``, ``.nii.gz`` or what other formats have."""
     return _SUFFIX.sub("", path.name)
 
 
@@ -169,37 +169,17 @@ def _files(path: Path) -> dict[str, Path]:
     """Return the label maps of a folder, or the one file, by name without suffix, sorted."""
     if not path.exists():
         raise UsageError(f"there is no {path}; check the path")
-    if not path.is_dir():
-        return {case_stem(path): path}
     files: dict[str, Path] = {}
-    for child in _listing(path):
+    for child in files_in(path):
         stem = case_stem(child)
         if stem in files:
             raise UsageError(f"{files[stem].name} and {child.name} in {path} are the same case")
         files[stem] = child
     if not files:
-        raise InputError(f"there is no .nii or .nii.gz file in {path}", code="E_NO_CASES")
+        raise InputError(
+            f"there is no label map in {path}; give a folder with CASE.nii.gz", code="E_NO_CASES"
+        )
     return files
-
-
-def _listing(folder: Path) -> list[Path]:
-    """Return what is named like a label map, sorted; reading it tells if it is none."""
-    try:
-        children = sorted(folder.iterdir(), key=str)
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be listed: {error.strerror or error}") from error
-    return [
-        child
-        for child in children
-        if not child.name.startswith(".") and _SUFFIX.search(child.name) and not _is_folder(child)
-    ]
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # a link into a folder that may not be entered
-        return False
 
 
 def _take(left: dict[str, Path], case: str) -> Path | None:
