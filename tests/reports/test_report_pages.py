@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import cfseg.reports
 from cfseg.cli.root import app
-from cfseg.errors import UsageError
+from cfseg.errors import InputError, UsageError
 from cfseg.io import without_paths
 from cfseg.reports.report import write_report
 
@@ -229,8 +229,10 @@ def test_an_empty_result_has_a_page(tmp_path):
 
 
 def test_a_folder_that_predict_did_not_write_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="predict"):
+    with pytest.raises(InputError, match="predict"):
         write_report(tmp_path)
+    with pytest.raises(UsageError, match="no folder"):
+        write_report(tmp_path / "nowhere")
 
 
 def test_command(tmp_path):

@@ -54,7 +54,8 @@ def benchmark(
         on_run: called after each run.
 
     Raises:
-        UsageError: there are no scans, or two programs have the same name.
+        UsageError: an input is not there, or two programs have the same name.
+        InputError: ``E_NO_CASES``, there are no scans.
         ResourceError: the folder cannot be written.
     """
     out = Path(out)
