@@ -194,8 +194,8 @@ def find_cases(
     chosen = [name for name in whole if not cases or name in cases]
     if not chosen:
         raise InputError(
-            f"no case has a CT in {images}, a reference in {reference} and label maps of "
-            f"{', '.join(masks)}; files are named by case, CASE.nii.gz",
+            f"no case has a CT in {images}, a reference in {reference} and label maps in "
+            f"{', '.join(map(str, masks.values()))}; files are named by case, CASE.nii.gz",
             code="E_NO_CASES",
         )
     return [
