@@ -51,16 +51,14 @@ def test_what_the_prediction_says_there_does_not_count():
 
 
 def test_a_surface_that_touches_ignored_voxels_does_not_count():
-    # The faces of the slabs: at 4 and 10 in the reference, at 4 and 8 in the prediction. The sides
-    # lie at the border of the image, 6 + 1 elements long in one map and 4 + 1 in the other.
+    # The slabs end at 10 in the reference and at 8 in the prediction; both begin at 4.
     ref = slab(IGNORE, 10, 14, slab(LIVER, 4, 10))
     pred = slab(LIVER, 4, 8)
     pred_mm, ref_mm = distances(pred, ref)
-    # Of the prediction's elements its end at 8 is two from that of the reference: 2 mm at most.
+    # The end of the prediction counts. The true one is at 10 or beyond, so 2 mm away at least.
     assert max(pred_mm) == 2
-    # The reference's own end touches the ignored planes, which leaves what lies before 10: 1 mm.
+    # The end of the reference touches ignored voxels; what counts is up to 9, 1 mm away.
     assert max(ref_mm) == 1
-    # Were the end at 10 judged, it would be 2 mm from the prediction.
     assert max(distances(pred, slab(LIVER, 4, 10), ignored=None)[1]) == 2
 
 

@@ -89,7 +89,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _plots(views: Sequence[CaseView]) -> list[Plot]:
     found = []
     for metric, title in (("dsc", "DSC"), ("nsd", "NSD")):
-        values = {it.name: _found(views, metric, it.name) for it in LABELS}
+        values = {it.name: found_scores(views, metric, it.name) for it in LABELS}
         if any(values.values()):
             text = "Where there is nothing to be found and nothing was, there is no dot. " + _READ
             found.append(Plot(title, text, box_plot(values, title)))
@@ -111,7 +111,7 @@ def _known(values: Sequence[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def _found(views: Sequence[CaseView], metric: str, name: str) -> list[float]:
+def found_scores(views: Sequence[CaseView], metric: str, name: str) -> list[float]:
     """Return the scores of a label, but for the 1 of finding nothing where nothing is."""
     scores = [(view, view.score(metric, name)) for view in views]
     return _known([s for view, s in scores if not (s == 1 and name in view.output.absent)])

@@ -96,8 +96,8 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         status = None
     if not isinstance(status, dict):
-        return {"case": path.stem, "state": "failed", "message": "its status cannot be read"}
-    return status
+        status = {"case": path.stem, "state": "failed", "message": "its status cannot be read"}
+    return {"notice": "", "seconds": {}} | status
 
 
 def _by_case(folder: Path | None) -> dict[str, Path]:
