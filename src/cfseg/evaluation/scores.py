@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, Self, get_args
 
 import numpy as np
@@ -93,11 +93,19 @@ class CaseScores:
         notes: tuple[str, ...] = (),
     ) -> Self:
         """Return the scores of a case from those of its labels, by id."""
-        by_score: dict[str, dict[int, float]] = {
-            score.name: {label: getattr(found, score.name) for label, found in labels.items()}
-            for score in fields(LabelScores)
-        }
-        return cls(case, **by_score, lesions=lesions, notes=notes)
+        return cls(
+            case,
+            dsc={label: found.dsc for label, found in labels.items()},
+            nsd={label: found.nsd for label, found in labels.items()},
+            hd95_mm={label: found.hd95_mm for label, found in labels.items()},
+            hd95_with_misses_mm={
+                label: found.hd95_with_misses_mm for label, found in labels.items()
+            },
+            volume_ml={label: found.volume_ml for label, found in labels.items()},
+            reference_ml={label: found.reference_ml for label, found in labels.items()},
+            lesions=lesions,
+            notes=notes,
+        )
 
     def as_zero(self, state: State, code: str, message: str) -> Self:
         """Return the case with a DSC and NSD of 0 for each label, even where none is expected.

@@ -103,8 +103,8 @@ def measure_many(
             write_case(out, findings)
             found.append(findings)
         if on_case is not None:
-            error = refused.get(case)
-            problem = "" if error is None else f"{error.code}: {error.message}"
+            why = refused.get(case)
+            problem = "" if why is None else f"{why.code}: {why.message}"
             on_case(case, problem, number, len(pairs))
     write_tables(out, [findings.case for findings in found])
     return Measured(tuple(found), refused, alone)
