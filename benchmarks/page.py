@@ -7,8 +7,9 @@ from statistics import mean, median
 from benchmarks.cases import DEFAULT_STEP
 from benchmarks.run import Values
 from cfseg.costs import stage_tables
-from cfseg.evaluation.cells import Table, quantity_cell
+from cfseg.evaluation.cells import quantity_cell
 from cfseg.inference.steps import StageCost
+from cfseg.tables import Table
 
 HEAD = """# Performance
 

@@ -1,9 +1,15 @@
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
 from cfseg.bundle.bundle import write_bundle
+from cfseg.cli import main
 from cfseg.networks.build import build_network
 from cfseg.phantoms.phantom import Phantom, PhantomSpec, generate
 from cfseg.plan import Architecture, Intensity, Role, StagePlan
@@ -67,3 +73,33 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bundle(
         folder, "tiny", networks, Cascade(), {}, "Random weights. Not for clinical use."
     )
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cfseg(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Ended]]:
+    """Run a command line as a shell would, in this process, and tell how it ended."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+
+    def run(*words: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["cfseg", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        code = end.value.code
+        assert isinstance(code, int)
+        return Ended(code, *capsys.readouterr())
+
+    yield run
+    signal.signal(signal.SIGTERM, before)

@@ -13,18 +13,19 @@ from typing import Any
 
 import torch
 
-from cfseg.evaluation.cells import Table, csv_text, plain, quantity_cell
-from cfseg.evaluation.tables import make_folder, versions
+from cfseg.evaluation.cells import plain, quantity_cell
+from cfseg.evaluation.tables import versions
 from cfseg.geometry import Triple, TripleMm
 from cfseg.inference.cascade import Asked, Progress, Stages, segment_volume
 from cfseg.inference.predictor import Stage, windows_of
 from cfseg.inference.process_memory import peak_bytes, reset_peak
 from cfseg.inference.steps import StageCost, measure
-from cfseg.io import Input, read_scan, write_json, write_label_map, write_text
+from cfseg.io import Input, make_folder, read_scan, write_json, write_label_map, write_text
 from cfseg.networks.backends import OnDemand
 from cfseg.parallel import cores
 from cfseg.recipes.recipe import Cascade, Merge
 from cfseg.segmenter import Segmenter
+from cfseg.tables import Table, csv_text
 from cfseg.volume import LabelMap, Volume
 
 STEPS: dict[str, str] = {

@@ -21,7 +21,7 @@ from cfseg.errors import ModelError, UsageError
 from cfseg.evaluation.metrics import dice
 from cfseg.inference.cascade import Stages, segment_volume
 from cfseg.inference.predictor import Stage
-from cfseg.io import read_scan
+from cfseg.io import make_folder, read_scan
 from cfseg.networks.backends import Runner
 from cfseg.plan import StagePlan
 from cfseg.segmenter import Segmenter
@@ -78,7 +78,8 @@ def quantize(
         raise UsageError(f"{missing}; give a cohort, such as 'cfseg phantom' makes")
     segmenter = Segmenter(bundle, "cpu", threads, backend="openvino")
     graphs = _graphs(bundle, manifest, _windows(segmenter, scans, report), report)
-    with TemporaryDirectory(dir=_folder(out), prefix=".tmp-") as folder:
+    make_folder(out.parent)
+    with TemporaryDirectory(dir=out.parent, prefix=".tmp-") as folder:
         draft, loss = Path(folder) / "draft", manifest.cascade.int8_dsc_loss
         unknown = Int8Check(cases=len(cases), dsc_fp32=0, dsc_int8=0, dsc_loss=loss)
         write_int8(bundle, draft, graphs, unknown, overwrite=False)
@@ -92,11 +93,6 @@ def quantize(
             "calibrate with more scans, or set another bound in the bundle's recipe"
         )
     return Quantized(write_int8(bundle, out, graphs, found, overwrite=overwrite), found)
-
-
-def _folder(out: Path) -> Path:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return out.parent
 
 
 class _Recorder:

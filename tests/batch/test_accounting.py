@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cfseg.batch import plan_jobs, predict_many, read_shard
+from cfseg.batch import predict_many, read_shard
 from cfseg.batch.claims import claimed
 from cfseg.errors import EXIT_NONE_DONE, UsageError
 from cfseg.io import ReadingOptions
@@ -178,27 +178,6 @@ def test_an_empty_scan_may_count_as_not_done(segmenter, tmp_path, monkeypatch):
     strict = predict_many([scan], tmp_path / "out", segmenter, fail_on_empty=True)
     assert strict.exit_code == EXIT_NONE_DONE
     assert strict.cases[0].state == "empty"
-
-
-def test_d03_each_series_is_a_case(tmp_path, tiny_bundle):
-    pytest.importorskip("pydicom")
-    sys.path.insert(0, str(Path(__file__).parents[1] / "io"))
-    try:
-        from test_dicom_series import save, second_series
-    finally:
-        sys.path.pop(0)
-    folder = save(tmp_path / "PAT")
-    options = ReadingOptions(all_series=True)
-    assert [job.case for job in plan_jobs([folder], tmp_path / "out", options)] == ["PAT"]
-    second_series(folder)
-    jobs = plan_jobs([folder], tmp_path / "out", options)
-    assert [(job.case, job.series) for job in jobs] == [("PAT_series1", 1), ("PAT_series2", 2)]
-    both = Segmenter(tiny_bundle, "cpu", 1, options=options)
-    summary = predict_many([folder], tmp_path / "out", both)
-    assert [case.case for case in summary.cases] == ["PAT_series1", "PAT_series2"]
-    assert all(case.ok for case in summary.cases)
-    with pytest.raises(UsageError, match="names one file for 2 scans"):
-        plan_jobs([folder], tmp_path / "x.nii.gz", options)
 
 
 def test_a_claim_is_held_by_one_and_gone_afterwards(tmp_path):

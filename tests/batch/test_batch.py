@@ -6,8 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from cfseg.batch import plan_jobs, predict_many
-from cfseg.errors import UsageError
+from cfseg.batch import predict_many
 from cfseg.segmenter import Segmenter
 from tiny_ct import ct
 
@@ -63,16 +62,6 @@ def test_finished_cases_are_kept_and_changed_ones_done_again(
     assert not run()
     ct(scan, seed=5)
     assert not run()
-
-
-def test_clashes_are_refused_before_any_work(tmp_path: Path) -> None:
-    one, other = ct(tmp_path / "a" / "x.nii.gz"), ct(tmp_path / "b" / "x_0000.nii.gz")
-    with pytest.raises(UsageError, match="would both become"):
-        plan_jobs([one, other], tmp_path / "out")
-    with pytest.raises(UsageError, match="input itself"):
-        plan_jobs([one], tmp_path / "a")
-    with pytest.raises(UsageError, match="names one file"):
-        plan_jobs([one, other], tmp_path / "mask.nii.gz")
 
 
 def test_an_internal_error_costs_one_case(

@@ -12,6 +12,7 @@ import pytest
 from cfseg.batch import predict_many
 from cfseg.errors import CfsegError
 from cfseg.evaluation.flare import evaluate
+from cfseg.io import Input
 from cfseg.segmenter import Segmenter
 from cfseg.training.label_cohort import label_cohort
 from tiny_ct import ct
@@ -127,7 +128,8 @@ def test_neither_does_one_that_is_not_there_or_done(segmenter, patient, tmp_path
 def test_neither_does_an_error_that_names_files(segmenter, patient, tmp_path, monkeypatch, error):
     scan = ct(patient / "x.nii.gz")
 
-    def fails(path: Path, *_: object, **__: object) -> None:
+    def fails(source: Input, *_: object, **__: object) -> None:
+        path = source.path
         raise error(f"{path} and '{path.parent / 'other file.nii'}' are odd")
 
     monkeypatch.setattr(segmenter, "segment", fails)

@@ -58,8 +58,12 @@ def test_wrong_calls_are_refused(work: Path, tiny_bundle: Path, tmp_path: Path) 
     no_place = run(tiny_bundle, "--cases", cases)
     assert isinstance(no_place.exception, UsageError)
     assert "--out" in no_place.exception.message
-    no_cases = run(work, "--cases", tmp_path / "none")
-    assert isinstance(no_cases.exception, UsageError)
+    for call in ((work, "--cases", tmp_path / "none"), (tmp_path / "none", "--cases", cases)):
+        assert isinstance(run(*call).exception, UsageError)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    assert run(work, "--cases", tmp_path / "empty").exception.exit_code == 4
+    assert run(work, "--cases", cases, "-o", tmp_path / "file").exception.exit_code == 2
     no_model = run(tmp_path / "cases", "--cases", cases, "-o", tmp_path / "out")
     assert isinstance(no_model.exception, ModelError)
     unlabelled = tmp_path / "cases" / "labelsTr" / "a.nii.gz"

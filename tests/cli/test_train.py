@@ -12,21 +12,23 @@ import pytest
 from typer.testing import CliRunner
 
 from cfseg.cli import app
+from cfseg.dataset.check import check
 from cfseg.errors import CfsegError, UsageError
 from cfseg.labels import ORGAN_IDS
 
 
 @pytest.fixture
 def cohort(tmp_path):
-    """Ten cases without tumor, five with, five unlabelled; the label maps' voxels do not matter."""
+    """Ten cases without tumor, five with, five unlabelled, all of a few voxels."""
     manifest = {f"full_{i}": list(ORGAN_IDS) for i in range(10)}
     manifest |= {f"tumor_{i}": [*ORGAN_IDS, 14] for i in range(5)}
     manifest |= {f"bare_{i}": [] for i in range(5)}
-    image = nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4))
-    for name, annotated in manifest.items():
-        _save(image, tmp_path / "imagesTr" / f"{name}_0000.nii.gz")
+    for number, (name, annotated) in enumerate(manifest.items()):
+        _save(np.full(64, number, np.int16), tmp_path / "imagesTr" / f"{name}_0000.nii.gz")
         if annotated:
-            _save(image, tmp_path / "labelsTr" / f"{name}.nii.gz")
+            ids = np.zeros(64, np.uint8)
+            ids[: len(annotated)] = annotated
+            _save(ids, tmp_path / "labelsTr" / f"{name}.nii.gz")
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     return tmp_path
 
@@ -56,6 +58,41 @@ def test_dry_run_prints_the_steps_and_writes_nothing(cohort):
         "bundle: write the bundle",
     ]
     assert not (cohort / "work").exists()
+
+
+def test_a_dry_run_says_of_the_cases_what_check_says(cohort):
+    _save(np.zeros(64, np.uint8), cohort / "labelsTr/full_0.nii.gz")
+    _save(np.full(64, 2, np.int16), cohort / "imagesTr/full_3_0000.nii.gz")
+    call = [cohort, "-o", cohort / "work", "--recipe", "paper", "--dry-run"]
+    refused = run(*call)
+    assert (refused.exception.code, refused.exception.exit_code) == ("E_BAD_CASES", 4)
+    (problem,), (warning,) = check(cohort).problems, check(cohort).warnings
+    assert problem.line in refused.exception.message
+    assert warning.line in refused.output
+    left = run(*call, "--skip-bad")
+    assert f"left out: {problem.line}" in left.output
+    assert warning.code == "duplicate_scan"
+    assert "coarse_data: prepare 9 of 19 cases for the coarse model" in left.output
+    assert not (cohort / "work").exists()
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"], ["--skip-bad"]])
+def test_nothing_found_is_exit_code_4_and_nothing_there_2(tmp_path, options):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    for name, code in (("empty", 4), ("none", 2), ("file", 2)):
+        result = run(tmp_path / name, "-o", tmp_path / "w", "--recipe", "paper", *options)
+        assert result.exception.exit_code == code
+    result = run(tmp_path / "empty", "-o", tmp_path / "file", *options)
+    assert "cannot be a folder" in result.exception.message
+
+
+def test_a_cohort_with_the_label_ignore_is_refused_for_now(cohort):
+    said = json.loads((cohort / "manifest.json").read_text()) | {"ignore": 15}
+    (cohort / "manifest.json").write_text(json.dumps(said))
+    result = run(cohort, "-o", cohort / "w", "--recipe", "paper", "--dry-run")
+    assert isinstance(result.exception, UsageError)
+    assert "15 cases, full_0 among them" in result.exception.message
 
 
 def test_set_overrides_the_recipe(cohort):
@@ -206,6 +243,6 @@ def test_a_signal_ends_any_step_with_its_code_and_without_a_traceback(cohort, nu
     assert "cfseg: stopped; what is finished is kept" in errors
 
 
-def _save(image, path):
+def _save(values, path):
     path.parent.mkdir(exist_ok=True)
-    nib.save(image, path)
+    nib.save(nib.Nifti1Image(values.reshape(4, 4, 4), np.eye(4)), path)

@@ -13,6 +13,7 @@ from cfseg.dataset.cases import (
     voxel_counts,
 )
 from cfseg.dataset.groups import group
+from cfseg.dataset.label_names import IGNORE
 from cfseg.errors import InputError, UsageError
 from cfseg.labels import ORGAN_IDS
 
@@ -64,8 +65,9 @@ def test_a_manifest_that_does_not_fit_is_refused(cohort, manifest, message):
 
 
 def test_a_folder_without_scans_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="no scans in imagesTr"):
+    with pytest.raises(InputError, match="no scans found") as caught:
         read_cases(tmp_path)
+    assert (caught.value.code, caught.value.exit_code) == ("E_NO_CASES", 4)
 
 
 def test_phantoms_bring_their_notice(cohort):
@@ -99,6 +101,21 @@ def test_a_value_that_means_nothing_is_refused(tmp_path, label_map):
     with pytest.raises(InputError, match=r"15 \(3 voxels\)") as error:
         read_labels(case)
     assert error.value.code == "E_LABELS"
+
+
+def test_voxels_to_be_ignored_are_neither_a_label_nor_unknown(cohort):
+    ids = np.zeros(64, np.uint8)
+    ids[:3] = 1, 2, 255
+    _save(cohort / "labelsTr/b.nii.gz", ids.reshape(4, 4, 4))
+    (cohort / "manifest.json").write_text(
+        json.dumps({"a": [], "b": {"ignore": 255}, "c": {}, "d": {}})
+    )
+    case = next(case for case in read_cases(cohort) if case.name == "b")
+    assert (case.annotated, case.ignore) == ({1, 2}, 255)
+    assert np.unique(read_labels(case, keep_ignored=True).ids).tolist() == [0, 1, 2, IGNORE]
+    with pytest.raises(InputError, match="value 255") as caught:
+        read_labels(case)
+    assert caught.value.code == "E_IGNORE"
 
 
 def test_an_unlabelled_case_has_no_labels_to_read(tmp_path):

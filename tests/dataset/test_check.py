@@ -1,6 +1,9 @@
 import csv
 import json
+import os
+from unittest.mock import Mock
 
+import nibabel as nib
 import numpy as np
 import pytest
 from small_cohorts import SHAPE, cohort, ct, labels, write
@@ -72,7 +75,8 @@ def test_every_fault_has_its_code_and_none_stops_the_others(folder, tmp_path):
     assert (record["cases"], record["good"], record["bad"]) == (17, 4, 13)
     with (tmp_path / "out/check.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["case"], row["code"]) for row in rows] == sorted(expected.items())
+    errors = [(row["case"], row["code"]) for row in rows if row["severity"] == "error"]
+    assert errors == sorted(expected.items())
     assert all(row["message"] and row["file"] for row in rows)
 
 
@@ -85,8 +89,6 @@ def test_scan_and_label_map_of_one_case_can_both_be_bad(folder):
 
 
 def test_other_axes_are_the_same_grid(folder):
-    import nibabel as nib
-
     stored = nib.load(label(folder, "b"))
     nib.save(nib.as_closest_canonical(stored), label(folder, "b"))
     assert codes(check(folder)) == []
@@ -106,6 +108,82 @@ def test_an_organ_that_is_called_absent_but_labelled_is_a_problem(folder):
     said = {"a": [], "b": {}, "c": {"absent": [9]}, "d": {}}
     (folder / "manifest.json").write_text(json.dumps(said))
     assert codes(check(folder)) == [("c", "E_MANIFEST")]
+
+
+def test_annotated_but_empty_is_an_error(folder, tmp_path):
+    said = {"a": [], "b": {}, "c": list(ORGAN_IDS), "d": {"absent": [1, 14]}}
+    (folder / "manifest.json").write_text(json.dumps(said))
+    write(label(folder, "c"), labels(()))
+    write(label(folder, "d"), labels(()))
+    summary = check(folder, tmp_path / "out")
+    assert codes(summary) == [("c", "E_EMPTY_LABELS")]
+    assert "liver, right_kidney" in summary.problems[0].message
+    assert summary.exit_code == 3
+    assert "c," in (tmp_path / "out/check.csv").read_text()
+    assert summary.warnings == ()
+
+
+def test_warnings_are_named_counted_and_leave_a_case_good(folder, tmp_path):
+    said = {"a": [], "b": {"annotated": [1, 2, 9]}, "c": {}, "d": {}}
+    (folder / "manifest.json").write_text(json.dumps(said))
+    write(label(folder, "d"), labels(()))
+    summary = check(folder, tmp_path / "out")
+    assert [case.name for case in summary.good] == ["a", "b", "c", "d"]
+    assert summary.exit_code == 0
+    names = ["annotated_not_present", "present_not_annotated", "empty_label"]
+    assert summary.warning_codes == dict.fromkeys(names, 1)
+    record = json.loads((tmp_path / "out/check.json").read_text())
+    assert (record["problems"], record["codes"]) == ([], {})
+    assert record["warning_codes"] == summary.warning_codes
+    assert {row["severity"] for row in record["warnings"]} == {"warning"}
+    with (tmp_path / "out/check.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["case", "file", "code", "message", "severity"]
+    assert [(row["case"], row["code"]) for row in rows] == [
+        ("b", "annotated_not_present"), ("b", "present_not_annotated"), ("d", "empty_label"),
+    ]  # fmt: skip
+    assert rows[0]["message"].endswith(": gallbladder")
+
+
+@pytest.mark.parametrize("copied", ["compressed", "turned", "as floats"])
+def test_the_same_scan_under_two_names_is_said_of_both(folder, copied):
+    stored = nib.load(image(folder, "b"))
+    target = folder / "unlabeledTr1800/e_0000.nii"
+    if copied == "turned":
+        stored = nib.as_closest_canonical(stored)
+    if copied == "as floats":
+        stored = nib.Nifti1Image(stored.get_fdata(dtype=np.float32), stored.affine)
+    nib.save(stored, target)
+    (warning,) = check(folder, workers=2).warnings
+    assert (warning.case, warning.code, warning.severity) == ("e", "duplicate_scan", "warning")
+    assert "e_0000.nii is voxel for voxel the scan of b" in warning.message
+
+
+def test_one_other_voxel_is_another_scan(folder):
+    changed = ct(0)
+    changed[0, 0, 0] += 1
+    write(folder / "unlabeledTr1800/e_0000.nii.gz", changed)
+    assert check(folder).warnings == ()
+
+
+def test_mirrored_organs_are_warned_of(folder):
+    ids = np.zeros(SHAPE, np.uint8)
+    ids[2:8], ids[12:18] = 3, 1  # x grows to the left: the liver lies there
+    write(label(folder, "b"), ids)
+    (warning,) = check(folder).warnings
+    assert (warning.case, warning.code) == ("b", "situs")
+    assert "the liver is 30 mm to the left of the spleen" in warning.message
+    write(label(folder, "b"), ids[::-1])
+    assert check(folder).warnings == ()
+
+
+def test_every_file_is_opened_once(folder, monkeypatch):
+    from cfseg.io import nifti
+
+    opened, really = [], nifti.open_regular
+    monkeypatch.setattr(nifti, "open_regular", lambda path: opened.append(path) or really(path))
+    check(folder)
+    assert len(opened) == len(set(opened)) == 7
 
 
 def test_what_is_unusual_is_noted(folder):
@@ -130,16 +208,28 @@ def test_all_bad_and_none_found_have_their_exit_code(tmp_path):
 def test_an_error_of_our_own_is_the_case_s_alone(folder, monkeypatch):
     from cfseg.dataset import check as module
 
-    def fail(path, case):
-        raise MemoryError("too much")
+    for error, code, exit_code in ((KeyError("x"), "E_INTERNAL", 4), (MemoryError(), "E_OOM", 6)):
+        monkeypatch.setattr(module, "read_scan", Mock(side_effect=error))
+        summary = check(folder)
+        assert {code for _, code in codes(summary)} == {code}
+        assert summary.exit_code == exit_code
 
-    monkeypatch.setattr(module, "read_scan", fail)
-    assert {code for _, code in codes(check(folder))} == {"E_INTERNAL"}
+
+def test_a_name_that_is_not_utf8_or_not_seen_costs_nothing(folder, tmp_path):
+    bad = os.fsdecode(b"\xff\n=x")
+    for old, new in ((image(folder, "b"), image(folder, bad)), (label(folder, "b"), None)):
+        try:
+            old.rename(new or label(folder, bad))
+        except OSError:
+            pytest.skip("this file system takes no such name")
+    label(folder, bad).write_bytes(b"broken")
+    summary = check(folder, tmp_path / "out", manifest=True)
+    assert codes(summary) == [(bad, "E_FORMAT")]
+    assert summary.problems[0].line.startswith("\\udcff\\x0a=x: E_FORMAT: ")
+    assert "\\udcff\\x0a=x" in (tmp_path / "out/check.csv").read_text("utf-8")
 
 
 def _without_orientation(path):
-    import nibabel as nib
-
     stored = nib.load(path)
     data = np.asarray(stored.dataobj)
     made = nib.Nifti1Image(data, None, stored.header)

@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_cohorts import FIVE, PUBLISHED_SIZES, cohort, published
+from small_cohorts import ALL, FIVE, PUBLISHED, PUBLISHED_SIZES, cohort, published, touch
 
-from cfseg.dataset.cases import Case
+from cfseg.dataset.cases import Case, read_cases
+from cfseg.dataset.check import check
 from cfseg.dataset.groups import group, groups
 from cfseg.errors import UsageError
 from cfseg.labels import ORGAN_IDS
@@ -90,3 +91,30 @@ def test_nothing_is_written_into_the_cohort(tmp_path):
     folder = cohort(tmp_path / "in")
     with pytest.raises(UsageError, match="lies in the cohort"):
         groups(folder, folder / "groups")
+
+
+def test_annotations_alone_give_the_paper_s_groups(tmp_path):
+    said = [list(ids) for ids, count in PUBLISHED for _ in range(count)]
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps({f"case_{n:04d}": ids for n, ids in enumerate(said)}))
+    grouping = groups(path, tmp_path / "out", manifest=True)
+    assert grouping.groups.sizes() == PUBLISHED_SIZES
+    assert (grouping.refused, grouping.exit_code) == ((), 0)
+    assert len(grouping.without_scan) == 4000
+    assert json.loads((tmp_path / "out/groups.json").read_text())["without_scan"] == 4000
+    written = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert written["case_1800"] == {"annotated": list(ALL)}
+    assert groups(tmp_path / "out/manifest.json").groups.sizes() == PUBLISHED_SIZES
+
+
+def test_scans_without_their_label_maps_can_be_grouped_too(tmp_path):
+    touch(tmp_path, "imagesTr/a_0000.nii.gz")
+    (tmp_path / "manifest.json").write_text(json.dumps({"a": [1, 2], "b": [], "c": {}}))
+    grouping = groups(tmp_path)
+    assert grouping.groups.sizes() == {1: 1, 2: 1, 3: 1, 4: 0, 5: 1, 6: 0}
+    assert grouping.without_scan == ("b",)
+    assert [(problem.case, problem.code) for problem in grouping.refused] == [("c", "E_MISSING")]
+    checked = check(tmp_path)
+    assert {problem.code for problem in checked.problems} == {"E_MISSING"}
+    with pytest.raises(UsageError):
+        read_cases(tmp_path)

@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from cfseg.dataset.label_names import IGNORE
 from cfseg.dataset.pseudo_labels import (
     GROUND_TRUTH,
+    IGNORED,
     PSEUDO,
     UNKNOWN,
     merge,
@@ -19,6 +21,7 @@ from cfseg.labels import ORGAN_IDS
 
 SHAPE = (3, 4, 5)
 IDS = hnp.arrays(np.uint8, SHAPE, elements=st.integers(0, 14))
+IDS_OR_IGNORE = hnp.arrays(np.uint8, SHAPE, elements=st.integers(0, IGNORE))
 ANNOTATED = st.frozensets(st.integers(1, 14))
 always = settings(deadline=None, max_examples=60)
 
@@ -76,6 +79,20 @@ def test_provenance_tells_truth_from_pseudo_labels(truth, pseudo, annotated, tum
     assert np.array_equal(origin == UNKNOWN, merged == 0)
     assert np.array_equal(origin == GROUND_TRUTH, np.isin(truth, list(annotated)))
     assert (merged[origin == PSEUDO] == pseudo[origin == PSEUDO]).all()
+
+
+@pytest.mark.parametrize("rule", [merge, organs_under_tumor])
+@always
+@given(truth=IDS_OR_IGNORE, pseudo=IDS, annotated=ANNOTATED)
+def test_what_is_to_be_ignored_stays_so_and_nothing_else_becomes_it(rule, truth, pseudo, annotated):
+    merged = rule(truth, pseudo, annotated)
+    assert np.array_equal(merged == IGNORE, truth == IGNORE)
+    assert truth_is_kept(truth, merged, annotated)
+    assert np.array_equal(provenance(truth, merged, annotated) == IGNORED, truth == IGNORE)
+
+
+def test_an_ignored_voxel_that_was_labelled_is_noticed():
+    assert not truth_is_kept(np.array([IGNORE], np.uint8), np.array([1], np.uint8), {2})
 
 
 def test_a_changed_truth_is_noticed():

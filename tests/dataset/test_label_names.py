@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cfseg.dataset.label_names import flare_id, label_map_from_names
+from cfseg.dataset.label_names import flare_id, ignore_from_names, label_map_from_names
 from cfseg.errors import UsageError
 from cfseg.labels import LABELS
 
@@ -57,3 +57,21 @@ def test_unknown_names_are_all_listed():
 def test_a_region_of_several_labels_is_refused():
     with pytest.raises(UsageError, match="regions"):
         label_map_from_names({"background": 0, "liver": [1, 2]}, PATH)
+
+
+def test_ignore_is_left_out_and_its_value_returned():
+    labels = {"background": 0} | {label.name: label.id for label in LABELS} | {"ignore": 15}
+    assert label_map_from_names(labels, PATH) is None
+    assert ignore_from_names(labels, PATH) == 15
+    assert ignore_from_names({"background": 0, "liver": 1}, PATH) is None
+
+
+@pytest.mark.parametrize("value", [1, 2, 4, 255])
+def test_ignore_is_the_id_after_the_last_label(value):
+    with pytest.raises(UsageError, match=r"ignore"):
+        ignore_from_names({"background": 0, "liver": 1, "spleen": 2, "ignore": value}, PATH)
+
+
+def test_two_names_of_one_id_are_refused():
+    with pytest.raises(UsageError, match="'liver' and 'spleen' have the same id 1"):
+        label_map_from_names({"background": 0, "liver": 1, "spleen": 1}, PATH)

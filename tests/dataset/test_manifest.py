@@ -81,6 +81,9 @@ def test_a_case_without_a_scan_is_a_problem(tmp_path):
         ({"anotated": [1]}, "anotated"),
         ("liver", "annotated"),
         ({"label": None, "absent": [9]}, "no file in labelsTr"),
+        ({"ignore": 3}, "also a label"),
+        ({"ignore": 256}, "from 1 to 255"),
+        ({"ignore": 5, "label_map": {"5": 1}}, "also a label"),
     ],
 )
 def test_what_is_wrong_with_a_case_is_its_problem_alone(tmp_path, said, message):
@@ -119,3 +122,45 @@ def test_what_is_written_is_read_back(tmp_path):
     assert [(c.name, c.annotated, c.absent, c.label_map) for c in read] == [
         (c.name, c.annotated, c.absent, c.label_map) for c in cases
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('{"a": [], "b": [1], "a": [2]}', "a"),
+        ('{"a": {"annotated": [1], "annotated": [2]}}', "annotated"),
+        ('{"label_map": {"1": 1, "1": 2}}', "1"),
+    ],
+)
+def test_a_key_twice_is_named(tmp_path, text, key):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(UsageError, match=f'names "{key}" twice'):
+        list_cohort(tmp_path)
+
+
+def test_a_mark_in_front_as_windows_puts_it_does_not_matter(tmp_path):
+    touch(tmp_path, "imagesTr/a_0000.nii.gz")
+    (tmp_path / "manifest.json").write_text('{"a": []}', encoding="utf-8-sig")
+    assert [case.name for case in read_cases(tmp_path)] == ["a"]
+
+
+def test_what_is_nested_too_deep_is_no_manifest(tmp_path):
+    (tmp_path / "manifest.json").write_text("[" * 100_000)
+    with pytest.raises(UsageError, match="cannot be read as JSON"):
+        list_cohort(tmp_path)
+
+
+def test_ignore_is_of_one_case_or_of_all_and_is_written_back(tmp_path):
+    touch(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
+    touch(tmp_path, "imagesTr/b_0000.nii.gz", "labelsTr/b.nii.gz")
+    manifest(tmp_path, ignore=255, a=[1], b={"annotated": [1], "ignore": 99})
+    cases = read_cases(tmp_path)
+    assert [case.ignore for case in cases] == [255, 99]
+    write_manifest(tmp_path / "out/manifest.json", cases)
+    assert [case.ignore for case in read_cases(tmp_path / "out/manifest.json")] == [255, 99]
+
+
+def test_a_case_may_be_called_ignore(tmp_path):
+    touch(tmp_path, "imagesTr/ignore_0000.nii.gz")
+    manifest(tmp_path, ignore=[])
+    assert [(case.name, case.ignore) for case in read_cases(tmp_path)] == [("ignore", None)]

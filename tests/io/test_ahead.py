@@ -4,9 +4,10 @@ from threading import Event, get_ident
 import pytest
 
 from cfseg.errors import InputError
+from cfseg.io import Input
 from cfseg.io.ahead import ReadAhead
 
-A, B, C = Path("a"), Path("b"), Path("c")
+A, B, C = (Input(Path(name)) for name in "abc")
 
 
 class Reader:
@@ -14,16 +15,16 @@ class Reader:
 
     def __init__(self) -> None:
         self.read: list[object] = []
-        self.threads: dict[Path, int] = {}
+        self.threads: dict[Input, int] = {}
         self.second = Event()
 
-    def __call__(self, path: Path, series: int | None):
-        self.read.append(path if series is None else (path, series))
-        self.threads[path] = get_ident()
-        if path == B:
+    def __call__(self, found: Input):
+        self.read.append(found)
+        self.threads[found] = get_ident()
+        if found == B:
             self.second.set()
             raise InputError("broken", code="E_CORRUPT")
-        return path.name
+        return found.name
 
 
 def test_the_announced_scan_is_read_while_the_first_is_worked_on() -> None:
@@ -66,8 +67,8 @@ def test_what_was_not_announced_is_read_now() -> None:
 def test_another_series_of_a_folder_is_another_scan() -> None:
     reader = Reader()
     ahead = ReadAhead(reader)
-    ahead.announce(A, 2)
-    ahead.take(A, 1)
-    ahead.take(A, 2)
-    ahead.take(A, 1)
-    assert reader.read == [(A, 1), (A, 2), (A, 1)]
+    one, other = (Input(Path("a"), series=series) for series in "12")
+    ahead.announce(other)
+    for found in (one, other, one):
+        ahead.take(found)
+    assert reader.read == [one, other, one]

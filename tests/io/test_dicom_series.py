@@ -258,14 +258,6 @@ BROKEN: list[tuple[str, Edit, list[int], Callable[[Path], None], str, str]] = [
         "24 x 10",
     ),
     ("one", nothing, [0], leave, "E_TOO_FEW_SLICES", "1 slice"),
-    (
-        "localizers",
-        put(ALL, ImageType=["DERIVED", "PRIMARY", "LOCALIZER"]),
-        sorted(ALL),
-        leave,
-        "E_FORMAT",
-        "localizers only",
-    ),
 ]
 
 
@@ -297,13 +289,6 @@ def test_a_broken_compressed_file_is_corrupt(tmp_path: Path):
     with pytest.raises(InputError) as caught:
         read_scan(save(tmp_path / "s", jpeg_ls))
     assert caught.value.code == "E_CORRUPT"
-
-
-def test_a_folder_without_dicom_says_what_it_holds(tmp_path: Path):
-    (tmp_path / "a.txt").write_text("some words")
-    with pytest.raises(InputError, match=r"a\.txt is a text file") as caught:
-        read_scan(tmp_path)
-    assert caught.value.code == "E_FORMAT"
 
 
 def test_d02_an_identical_copy_is_dropped(tmp_path: Path):
@@ -417,17 +402,6 @@ def test_d05_a_tilted_gantry_is_resampled_and_its_labels_come_back(tmp_path: Pat
     np.testing.assert_allclose(last[:3], (100, 90 - 0.67 * 11, 50 + STEP_MM * 11), atol=1e-4)
     with pytest.raises(InputError, match="--strict-geometry"):
         read_scan(folder, options=ReadingOptions(strict_geometry=True))
-
-
-def test_d03_each_series_by_its_number(tmp_path: Path):
-    folder = save(tmp_path / "s")
-    save(folder, put(ALL, SeriesInstanceUID="9.9.9"), numbers=range(6), name="B{}")
-    from cfseg.io.dicom_index import series_of
-
-    assert len(series_of(folder)) == 2
-    sizes = {len(read_scan(folder, series=number).volume.hu) for number in (1, 2)}
-    assert sizes == {SLICES, 6}
-    assert "series: 2 of 2" in read_scan(folder, series=2).notes
 
 
 def test_d08_an_intercept_where_there_is_no_rescale(tmp_path: Path):

@@ -7,10 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from small_scans import ct, image
-from test_nifti_refusals import plain
 
-from cfseg.batch import plan_jobs
-from cfseg.errors import InputError, UsageError
+from cfseg.errors import InputError
 from cfseg.io import read_scan, scan_from_image
 
 NIFTI = [f"N{number:02d}" for number in range(1, 31)]
@@ -46,21 +44,6 @@ def test_other_formats_are_named(tmp_path, row, content, says):
     with pytest.raises(InputError, match=says) as caught:
         read_scan(path)
     assert caught.value.code == "E_FORMAT"
-
-
-def test_n29_names_that_differ_in_case_alone_clash(tmp_path):
-    for folder, name in (("a", "Liver.nii.gz"), ("b", "liver_0000.nii.gz")):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / name).write_bytes(plain())
-    scans = [tmp_path / "a" / "Liver.nii.gz", tmp_path / "b" / "liver_0000.nii.gz"]
-    with pytest.raises(UsageError, match="would both become"):
-        plan_jobs(scans, tmp_path / "out")
-
-
-def test_n29_a_dicom_folder_gets_no_output(tmp_path):
-    (tmp_path / "series").mkdir()
-    with pytest.raises(UsageError, match="lies in the input folder"):
-        plan_jobs([tmp_path / "series"], tmp_path / "series" / "out")
 
 
 def test_n10_a_signal_of_true_and_false_is_no_ct(tmp_path):

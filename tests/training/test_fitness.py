@@ -6,8 +6,9 @@ import pytest
 import tiny_cohort
 
 from cfseg.dataset.cases import read_cases
+from cfseg.dataset.problems import Problem
 from cfseg.errors import InputError, UsageError
-from cfseg.training.fitness import check_fitness, readable_cases
+from cfseg.training.fitness import Fitness, check_fitness, readable_cases
 from cfseg.training.pipeline import Pipeline
 
 
@@ -57,6 +58,39 @@ def test_a_file_is_read_once_and_again_when_it_changes(cohort, tmp_path, monkeyp
     assert check_fitness(cohort, memory).bad == found.bad
 
 
+def test_what_was_remembered_before_there_were_warnings_is_looked_at_again(cohort, tmp_path):
+    memory = tmp_path / "fitness.json"
+    said = json.loads((cohort / "manifest.json").read_text()) | {"full_a": [1, 2]}
+    (cohort / "manifest.json").write_text(json.dumps(said))
+    warned = check_fitness(cohort, memory).warnings
+    assert [warning.code for warning in warned] == ["present_not_annotated"]
+    assert check_fitness(cohort, memory).warnings == warned
+    old = json.loads(memory.read_text())
+    for record in old.values():
+        del record["warnings"], record["voxels"]
+        del record["files"][0]
+    memory.write_text(json.dumps(old))
+    assert check_fitness(cohort, memory).warnings == warned
+
+
+def test_the_same_scan_twice_is_warned_of_however_it_is_known(cohort, tmp_path):
+    scans = cohort / "imagesTr"
+    (scans / "full_b_0000.nii.gz").write_bytes((scans / "full_a_0000.nii.gz").read_bytes())
+    for _ in range(2):
+        found = check_fitness(cohort, tmp_path / "fitness.json")
+        (copy,) = found.warnings
+        assert (copy.case, copy.code) == ("full_b", "duplicate_scan")
+        assert "the scan of full_a" in copy.message
+
+
+def test_many_warnings_are_cut_short(cohort):
+    warnings = tuple(Problem(f"{n}", None, "situs", "x", "warning") for n in range(13))
+    lines = []
+    Fitness((), (), warnings).judge(lines.append, skip_bad=False)
+    assert len(lines) == 11
+    assert lines[-1] == "and 3 more warnings"
+
+
 def test_all_bad_cases_are_listed_with_advice(cohort, tmp_path):
     spoil(cohort)
     with pytest.raises(InputError, match="--skip-bad") as caught:
@@ -64,7 +98,7 @@ def test_all_bad_cases_are_listed_with_advice(cohort, tmp_path):
     assert (caught.value.code, caught.value.exit_code) == ("E_BAD_CASES", 4)
     assert "2 of 6 cases" in caught.value.message
     for name in ("tumor_b: E_CORRUPT", "unlabelled: E_FORMAT"):
-        assert name in caught.value.message
+        assert name in " ".join(caught.value.details)
 
 
 def test_the_others_are_read_even_without_a_manifest(cohort):
@@ -72,8 +106,9 @@ def test_the_others_are_read_even_without_a_manifest(cohort):
     (cohort / "manifest.json").unlink()
     names = [case.name for case in readable_cases(cohort)]
     assert names == sorted(set(tiny_cohort.ANNOTATED) - {"tumor_b"})
-    with pytest.raises(UsageError):
+    with pytest.raises(InputError) as caught:
         readable_cases(cohort / "labelsTr")
+    assert caught.value.code == "E_NO_CASES"
 
 
 def pipeline(cohort, work, lines, *, skip_bad):

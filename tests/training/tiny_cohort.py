@@ -6,11 +6,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from cfseg.labels import LABELS, ORGAN_IDS
+from cfseg.labels import ORGAN_IDS
 from cfseg.recipes.recipe import Recipe
 
 EDGE = 24
 FIVE = (1, 2, 3, 4, 13)
+PLACES = (2, 13, 12, 7, 6, 5, 1, 3, 4, 8, 9, 11, 10, 14)
+"""Labels from below, from the front and from the right, on their sides of each other in a body."""
 ANNOTATED = {
     "full_a": ORGAN_IDS,
     "full_b": ORGAN_IDS,
@@ -24,9 +26,9 @@ ANNOTATED = {
 def blocks() -> np.ndarray:
     """Return 14 cubes, one of each label, in a (Z, Y, X) array of EDGE voxels a side."""
     ids = np.zeros((EDGE, EDGE, EDGE), dtype=np.uint8)
-    for label in LABELS:
-        i, j, k = np.unravel_index(label.id - 1, (3, 3, 2))
-        ids[2 + 7 * i : 8 + 7 * i, 2 + 7 * j : 8 + 7 * j, 3 + 10 * k : 11 + 10 * k] = label.id
+    for place, label in enumerate(PLACES):
+        i, j, k = np.unravel_index(place, (3, 3, 2))
+        ids[2 + 7 * i : 8 + 7 * i, 2 + 7 * j : 8 + 7 * j, 3 + 10 * k : 11 + 10 * k] = label
     return ids
 
 

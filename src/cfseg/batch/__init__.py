@@ -1,6 +1,6 @@
 """Many scans: each input is accounted for, one failure never stops the others, work resumes."""
 
-from cfseg.batch.files import file_digest, make_folder, stamp
+from cfseg.batch.files import file_digest, stamp
 from cfseg.batch.jobs import Job, is_file_name, plan_jobs, read_shard
 from cfseg.batch.places import Naming, find_input, name_inputs, naming
 from cfseg.batch.run import predict_many
@@ -14,7 +14,6 @@ __all__ = [
     "file_digest",
     "find_input",
     "is_file_name",
-    "make_folder",
     "name_inputs",
     "naming",
     "plan_jobs",

@@ -17,7 +17,7 @@ from cfseg.batch.files import file_digest, stamp
 from cfseg.batch.jobs import Job
 from cfseg.batch.record import digest_of, findings_of, input_digest, now
 from cfseg.batch.summary import CaseStatus, State
-from cfseg.errors import CfsegError, InputError
+from cfseg.errors import CfsegError, InputError, as_cfseg_error
 from cfseg.findings.keep import complete_case, keep_case
 from cfseg.io import without_folders, without_paths, write_json
 from cfseg.io.write import writing_bytes
@@ -206,11 +206,8 @@ class CaseRun:
             return work()
         except InputError as error:
             return self.record("refused", attempt, started, error)
-        except CfsegError as error:
-            return self.record("failed", attempt, started, error)
         except Exception as error:
-            told = CfsegError(f"{type(error).__name__}: {error}")
-            return self.record("failed", attempt, started, told)
+            return self.record("failed", attempt, started, as_cfseg_error(error))
 
     def settings(self) -> dict[str, Any]:
         """Return what decides the result beside the input."""
@@ -241,6 +238,7 @@ class CaseRun:
             "state": state,
             "code": error.code if error else "",
             "message": self._told(error.message) if error else "",
+            "details": list(error.details) if error else [],
             "notes": [],
             "notice": self.segmenter.notice,
             "attempt": attempt,
@@ -271,7 +269,10 @@ class CaseRun:
         return without_folders(text, source.shown, source.path, self.job.target)
 
     def _stamp(self) -> list[list[Any]]:
-        return stamp(self.job.source.own_files)
+        found = stamp(self.job.source.own_files)
+        if not self.job.hides:
+            return found
+        return [[digest_of({"name": name})[:16], *rest] for name, *rest in found]
 
 
 def stopped(job: Job) -> CaseStatus:

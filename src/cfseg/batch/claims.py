@@ -7,9 +7,11 @@ Locks reach as far as the file system takes them: over NFS to other machines.
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
+
+from cfseg.io import writing
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
 """Errors of a file system that has no locks."""
@@ -25,6 +27,9 @@ def claimed(path: Path, *, wait: bool) -> Iterator[bool]:
     Args:
         path: of the lock; it is gone afterwards.
         wait: for the run that holds it, instead of giving False.
+
+    Raises:
+        ResourceError: ``E_DISK``, its folder cannot be written.
     """
     try:
         handle = _lock(path, wait)
@@ -35,8 +40,8 @@ def claimed(path: Path, *, wait: bool) -> Iterator[bool]:
         yield True
     finally:
         if handle is not None:
-            path.unlink(missing_ok=True)
-            handle.close()
+            with handle, suppress(OSError):  # what is left is no lock: nobody holds it
+                path.unlink(missing_ok=True)
 
 
 def _lock(path: Path, wait: bool) -> TextIOWrapper | None:
@@ -46,12 +51,10 @@ def _lock(path: Path, wait: bool) -> TextIOWrapper | None:
     except ImportError:
         return None
     while True:
-        handle = path.open("a")
+        with writing(path):
+            handle = path.open("a")
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            handle.close()
-            raise
         except OSError as error:
             handle.close()
             if error.errno in NO_LOCKS:

@@ -5,20 +5,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cfseg.errors import ResourceError
-
-
-def make_folder(folder: Path) -> None:
-    """Make an output folder.
-
-    Raises:
-        ResourceError: the place cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResourceError(f"{folder} cannot be made: {error.strerror}", code="E_DISK") from error
-
 
 def stamp(files: Iterable[Path]) -> list[list[Any]]:
     """Return name, size and time of change of each file that is there."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from os.path import realpath
 from pathlib import Path
 
 from cfseg.errors import UsageError
@@ -52,11 +53,11 @@ def _check_target(source: Input, target: Path) -> None:
     Raises:
         UsageError: it would be.
     """
-    target = target.resolve()
-    if target in (path.resolve() for path in source.own_files if path.name == target.name):
+    target = Path(realpath(target))  # Path.resolve fails on a link to itself
+    if not source.files and target == Path(realpath(source.archive or source.path)):
         raise UsageError(f"the output {target} is the input itself; choose another -o")
     folders = {path.parent for path in source.files}
-    if any(target.is_relative_to(folder.resolve()) for folder in folders):
+    if any(target.is_relative_to(realpath(folder)) for folder in folders):
         raise UsageError(f"the output {target} lies in the input folder; choose another -o")
 
 

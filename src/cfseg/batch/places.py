@@ -13,7 +13,16 @@ from typing import Literal
 
 from cfseg.batch.claims import claimed
 from cfseg.errors import InputError, UsageError
-from cfseg.io import AS_IS, Input, ReadingOptions, case_names, list_inputs, name_at, replacing
+from cfseg.io import (
+    AS_IS,
+    Input,
+    ReadingOptions,
+    case_names,
+    list_inputs,
+    make_folder,
+    name_at,
+    replacing,
+)
 
 FOLDER = ".inputs"
 Naming = Literal["folder", "number"]
@@ -64,7 +73,7 @@ def remember_inputs(
         UsageError: as there.
         ResourceError: the disk refuses.
     """
-    (out / FOLDER).mkdir(parents=True, exist_ok=True)
+    make_folder(out / FOLDER)
     with claimed(out / FOLDER / ".lock", wait=True):
         known = _remembered(out)
         names = name_inputs(out, inputs, naming)

@@ -9,18 +9,18 @@ a case that another one does, or has just done.
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from itertools import zip_longest
 from pathlib import Path
 from queue import SimpleQueue
 
 from cfseg.batch.case import CaseRun, Made, OnWindow, stopped
 from cfseg.batch.claims import claimed
-from cfseg.batch.files import make_folder
 from cfseg.batch.jobs import Job, is_file_name, plan_jobs
 from cfseg.batch.places import Naming, name_inputs, remember_inputs
 from cfseg.batch.record import now
 from cfseg.batch.summary import CaseStatus, Summary
 from cfseg.findings.keep import write_all_tables
-from cfseg.io import list_inputs
+from cfseg.io import list_inputs, make_folder
 from cfseg.io.atomic import sweep
 from cfseg.io.listing import OnLook
 from cfseg.segmenter import Segmenter
@@ -132,7 +132,7 @@ class _Batch:
         try:
             left = [
                 job
-                for job, coming in zip(jobs, [*jobs[1:], None], strict=True)
+                for job, coming in zip_longest(jobs, jobs[1:])
                 if not self._try(job, coming, wait=False)
             ]
             for job in left:

@@ -1,15 +1,14 @@
 """What became of all inputs: every one is counted, as JSON and as a table."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cfseg.errors import EXIT_NONE_DONE, EXIT_OK, EXIT_PARTIAL
+from cfseg.errors import exit_code
 from cfseg.io import write_json, write_text
+from cfseg.tables import csv_text
 
 State = Literal["done", "empty", "refused", "failed"]
 STATES: tuple[State, ...] = ("done", "empty", "refused", "failed")
@@ -68,12 +67,10 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0 all done, 3 some refused or failed, 4 none done or none found."""
+        """See :func:`cfseg.errors.exit_code`."""
         good = ("done",) if self.fail_on_empty else ("done", "empty")
-        done = sum(case.state in good for case in self.cases)
-        if done == 0:
-            return EXIT_NONE_DONE
-        return EXIT_OK if done == len(self.cases) else EXIT_PARTIAL
+        codes = [case.code for case in self.cases if case.state not in good]
+        return exit_code(len(self.cases) - len(codes), codes)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what ``summary.json`` holds."""
@@ -90,15 +87,7 @@ class Summary:
 
     def as_csv(self) -> str:
         """Return what ``summary.csv`` holds: a line for each input."""
-        text = io.StringIO()
-        table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
-        table.writeheader()
-        for case in self.cases:
-            row = {name: case.record.get(name, "") for name in COLUMNS}
-            row["notes"] = "; ".join(case.record.get("notes", []))
-            row["seconds"] = case.record.get("seconds", {}).get("total", "")
-            table.writerow(row)
-        return text.getvalue()
+        return csv_text(COLUMNS, [_row(case.record) for case in self.cases])
 
     def write(self, folder: Path, name: str = "summary") -> None:
         """Write ``summary.json`` and ``summary.csv``.
@@ -108,3 +97,10 @@ class Summary:
         """
         write_json(folder / f"{name}.json", self.as_dict())
         write_text(folder / f"{name}.csv", self.as_csv())
+
+
+def _row(record: dict[str, Any]) -> list[Any]:
+    """Return what a status says, in the order of :data:`COLUMNS`."""
+    notes = "; ".join(record.get("notes", []))
+    told = {"notes": notes, "seconds": record.get("seconds", {}).get("total", "")}
+    return [(record | told).get(name, "") for name in COLUMNS]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cfseg.bundle.manifest import MANIFEST, Manifest, sha256_of
 from cfseg.errors import ModelError, UsageError
+from cfseg.io import make_folder, writing
 
 
 def read_checked(path: Path, sha256: str) -> bytes:
@@ -41,16 +42,18 @@ def new_bundle(path: Path, *, overwrite: bool) -> Iterator[Path]:
 
     Raises:
         UsageError: the path exists and ``overwrite`` is not set, or it is not a bundle.
+        ResourceError: ``E_DISK``, the disk is full or refuses.
     """
     _check_target(path, overwrite=overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".tmp-{path.name}-"))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        _put_in_place(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    make_folder(path.parent)
+    with writing(path):
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".tmp-{path.name}-"))
+        try:
+            yield temporary
+            temporary.chmod(0o755)
+            _put_in_place(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -1,42 +1,112 @@
 """The command line: one file per verb. Heavy imports happen inside the commands."""
 
+import io
+import os
 import signal
 import sys
+import traceback
 from types import FrameType
-from typing import Never
+from typing import Any, Never
 
-from cfseg.cli.root import app
-from cfseg.errors import EXIT_SIGINT, EXIT_SIGTERM, CfsegError
+import typer
+
+from cfseg.cli.root import Root, app
+from cfseg.errors import (
+    EXIT_OK,
+    EXIT_SIGINT,
+    EXIT_SIGPIPE,
+    EXIT_SIGTERM,
+    CfsegError,
+    as_cfseg_error,
+)
 from cfseg.parallel import spin_briefly
+from cfseg.tables import shown
 
 __all__ = ["app", "main"]
 
+_WrongCall: Any = typer.BadParameter.__mro__[2]
+"""ClickException: of click, or of typer's own copy of it."""
+_BUG = (
+    "; this is a bug: run it again with --debug (cfseg --debug COMMAND ...) and report what it "
+    "prints"
+)
+
 
 def main() -> None:
-    """Run the command line; an error that cfseg raised becomes one message and an exit code.
+    """Run the command line and exit; whatever ends it becomes one message and an exit code.
 
     SIGTERM ends every command as Ctrl-C does, with its own exit code and what is open cleaned up.
     A command that needs longer to leave puts a handler of its own in the place of this one.
     """
     signal.signal(signal.SIGTERM, _end)
     spin_briefly()
-    try:
-        app()
-    except CfsegError as error:
-        sys.stderr.write(f"cfseg: {error.code}: {error.message}\n")
-        raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        _say_stopped()
-        raise SystemExit(EXIT_SIGINT) from None
-    except SystemExit as end:
-        if end.code in (EXIT_SIGINT, EXIT_SIGTERM):
-            _say_stopped()
-        raise
+    _print_any_text()
+    raise SystemExit(_run(Root()))
 
 
 def _end(number: int, frame: FrameType | None) -> Never:  # noqa: ARG001 - a handler's signature
     raise SystemExit(EXIT_SIGTERM)
 
 
-def _say_stopped() -> None:
-    sys.stderr.write("cfseg: stopped; what is finished is kept, run it again to go on\n")
+def _print_any_text() -> None:
+    """Print as escapes what the terminal's encoding lacks, whatever the locale is."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _run(root: Root) -> int:
+    """Run the command of the arguments and return the exit code."""
+    try:
+        code = app(standalone_mode=False, prog_name="cfseg", obj=root) or EXIT_OK
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BaseException as error:
+        code = _told(error, debug=root.debug)
+        code = _stop_behind(error) or code
+    if code in (EXIT_SIGINT, EXIT_SIGTERM):
+        _say("cfseg: stopped; what is finished is kept, run it again to go on")
+    if code == EXIT_SIGPIPE:  # what is left in the buffer has no reader
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return int(code)
+
+
+def _told(error: BaseException, *, debug: bool) -> int:
+    """Say what went wrong, in one line, and return the exit code."""
+    if isinstance(error, BrokenPipeError):
+        return EXIT_SIGPIPE
+    if isinstance(error, SystemExit):
+        if isinstance(error.__context__, BrokenPipeError):  # typer and rich make this of it
+            return EXIT_SIGPIPE
+        return error.code if isinstance(error.code, int) else EXIT_OK
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return EXIT_SIGINT
+    if isinstance(error, _WrongCall):
+        error.message = "\n".join(map(shown, error.message.split("\n")))
+        error.show()
+        return int(error.exit_code)
+    if debug:
+        traceback.print_exception(error)
+    known = as_cfseg_error(error)
+    is_bug = not isinstance(error, CfsegError) and known.code == CfsegError.code
+    _say(f"cfseg: {known.code}: {known.message}{_BUG if is_bug else ''}")
+    for line in known.details:
+        _say(line)
+    return known.exit_code
+
+
+def _stop_behind(error: BaseException | None) -> int | None:
+    """Return the exit code of a stop, if the error came up while the command was leaving."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return EXIT_SIGINT
+        if isinstance(error, SystemExit) and error.code in (EXIT_SIGINT, EXIT_SIGTERM):
+            return int(error.code)
+        error = error.__context__
+    return None
+
+
+def _say(line: str) -> None:
+    from cfseg.cli.console import Console
+
+    Console(stderr=True).say(line)

@@ -8,8 +8,7 @@ import typer
 from cfseg.cli import networks
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from cfseg.cli.console import Console
     from cfseg.training.ablation import Ablation, CaseRows
 
 
@@ -38,9 +37,14 @@ def ablate(
 
     Example: cfseg ablate work --cases cohort/test
     """
+    from cfseg.dataset.problems import check_folder
     from cfseg.errors import UsageError
     from cfseg.training.ablation import find_bundle
 
+    if not work.exists():
+        raise UsageError(f"there is no {work}; give a workspace of cfseg train or a bundle")
+    if out is not None:
+        check_folder(out)
     bundle = find_bundle(work)
     if out is None and bundle == work:
         raise UsageError(f"{work} is not a workspace with a bundle in it; say where to with --out")
@@ -62,9 +66,8 @@ def _ablate(
     *,
     quiet: bool,
 ) -> "Ablation":
-    from rich.console import Console
-
     from cfseg.cli.bars import Bars
+    from cfseg.cli.console import Console
     from cfseg.dataset.cases import read_cases
     from cfseg.networks.device import find_device
     from cfseg.training.ablation import ablate as ablate_cases
@@ -81,7 +84,7 @@ def _ablate(
             bars.advance(done)
             if case.message:
                 line = f"{case.case}: refused: {case.code}: {case.message}"
-                errors.print(line, highlight=False, markup=False, soft_wrap=True)
+                errors.say(line)
 
         def on_window(case: str, stage: str, done: int, of: int) -> None:
             bars.below(f"{case}: {stage}", done, of)
@@ -93,7 +96,7 @@ def _ablate(
     write_tables(out, ablation)
     if not quiet:
         _show(Console(), ablation)
-        console.print(f"written to {out}", highlight=False, markup=False, soft_wrap=True)
+        console.say(f"written to {out}")
     return ablation
 
 
@@ -101,14 +104,14 @@ def _show(console: "Console", ablation: "Ablation") -> None:
     from cfseg.cli.judging import parts, rich_table
     from cfseg.training.ablation_tables import head, tables
 
-    console.print(head(ablation), highlight=False, markup=False, soft_wrap=True)
+    console.say(head(ablation))
     for table in tables(ablation) if ablation.judged else ():
-        console.print()
+        console.say()
         for part in parts(table):
-            console.print(rich_table(part))
-        console.print(table.note, highlight=False, markup=False)
+            console.show(rich_table(part))
+        console.say(table.note)
     for note in ablation.notes:
-        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        console.say(f"note: {note}")
 
 
 def _use_threads(threads: int | None) -> None:

@@ -4,9 +4,12 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from cfseg.tables import shown
+
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import Progress, TaskID
+
+    from cfseg.cli.console import Console
 
 
 FIRST_LINE_SECONDS, LINE_SECONDS = 1.0, 10.0
@@ -27,7 +30,7 @@ class Bars:
         self.console, self.what = console, what
         self.progress: Progress | None = None
         self.tasks: list[TaskID] = []
-        self.next_line = perf_counter() + FIRST_LINE_SECONDS
+        self.next_line: float | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -54,8 +57,10 @@ class Bars:
             self._begin(None)
             if self.progress is not None:
                 self.progress.update(self.tasks[0], description=f"searching: {files} files")
+        elif self.next_line is None:
+            self.next_line = perf_counter() + FIRST_LINE_SECONDS
         elif perf_counter() > self.next_line:
-            self.console.print(f"searching: {files} files looked at")
+            self.console.say(f"searching: {files} files looked at")
             self.next_line = perf_counter() + LINE_SECONDS
 
     def _begin(self, total: int | None) -> None:
@@ -69,7 +74,8 @@ class Bars:
             TimeElapsedColumn,
         )
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        named = TextColumn("{task.description}", markup=False)
+        columns = (named, BarColumn(), MofNCompleteColumn())
         self.progress = Progress(*columns, TimeElapsedColumn(), console=self.console)
         self.tasks = [
             self.progress.add_task(self.what, total=total),
@@ -92,5 +98,5 @@ class Bars:
         """Say how far a step of the current part is."""
         if self.progress is not None:
             self.progress.update(
-                self.tasks[1], description=name, completed=done, total=total, visible=True
+                self.tasks[1], description=shown(name), completed=done, total=total, visible=True
             )

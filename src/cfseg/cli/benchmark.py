@@ -95,24 +95,21 @@ def _measure(
     plots: bool,
     quiet: bool,
 ) -> "Benchmark":
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
+    from cfseg.cli.bars import Bars
+    from cfseg.cli.console import Console
     from cfseg.cli.judging import rich_table
     from cfseg.evaluation.benchmark import benchmark as measure
     from cfseg.evaluation.benchmark import tables
 
     console = Console(stderr=True, quiet=quiet)
     errors = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet) as bar:
-        task = bar.add_task("runs", total=None)
+    with Bars(console, "runs") as bars:
 
         def on_run(run: "Run", done: int, of: int) -> None:
-            bar.update(task, completed=done, total=of)
+            bars.step(done, of)
             if run.message:
                 line = f"{run.program}, {run.case}: failed: {run.message}"
-                errors.print(line, highlight=False, markup=False, soft_wrap=True)
+                errors.say(line)
 
         made = measure(
             inputs, programs, out,
@@ -120,9 +117,9 @@ def _measure(
         )  # fmt: skip
     if not quiet:
         for table in tables(made):
-            Console().print(rich_table(table))
+            Console().show(rich_table(table))
         for note in made.notes:
-            console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+            console.say(f"note: {note}")
     return made
 
 
@@ -135,15 +132,15 @@ def _measure_steps(
     quiet: bool,
 ) -> int:
     """Measure scan after scan and return the exit code."""
-    from rich.console import Console
-
     from cfseg.cli.bars import Bars
+    from cfseg.cli.console import Console
     from cfseg.costs import measure_case, write_costs
-    from cfseg.errors import EXIT_NONE_DONE, EXIT_OK, EXIT_PARTIAL, InputError
+    from cfseg.errors import InputError, exit_code
     from cfseg.io import list_inputs
 
     scans = list_inputs(inputs, segmenter.options).inputs
     costs: list[CaseCost] = []
+    codes: list[str] = []
     console = Console(stderr=True, quiet=quiet)
     with Bars(console, "scans") as bars:
         bars.start(len(scans))
@@ -151,29 +148,27 @@ def _measure_steps(
             try:
                 costs.append(measure_case(scan, segmenter, windows, bars.below))
             except InputError as error:
-                line = f"{scan.shown.name}: refused: {error.code}: {error.message}"
-                Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
+                codes.append(error.code)
+                line = f"{scan.name}: refused: {error.code}: {error.message}"
+                Console(stderr=True).say(line)
             bars.advance(number)
     if out is not None:
         write_costs(out, costs)
     if not quiet:
         _show(costs)
-    if not costs:
-        return EXIT_NONE_DONE
-    return EXIT_OK if len(costs) == len(scans) else EXIT_PARTIAL
+    return exit_code(len(costs), codes)
 
 
 def _show(costs: "list[CaseCost]") -> None:
-    from rich.console import Console
-
+    from cfseg.cli.console import Console
     from cfseg.cli.judging import rich_table
     from cfseg.costs import tables
 
     console = Console()
     for cost in costs:
         for table in tables(cost):
-            console.print(rich_table(table))
+            console.show(rich_table(table))
             if table.note:
-                console.print(table.note, highlight=False, markup=False, soft_wrap=True)
+                console.say(table.note)
         for note in cost.notes:
-            console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+            console.say(f"note: {note}")

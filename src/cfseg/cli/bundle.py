@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cfseg.cli.networks import Threads
+from cfseg.tables import shown
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from cfseg.bundle.bundle import Manifest, Network
+    from cfseg.cli.console import Table
     from cfseg.plan import Role
 
-bundle_app = typer.Typer(no_args_is_help=True, help="Make, import and look at model bundles.")
+bundle_app = typer.Typer(
+    no_args_is_help=True,
+    help="Make, import and look at model bundles.\n\nExample: cfseg bundle show my-bundle",
+)
 
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="BUNDLE", help="Folder to make.")]
 Name = Annotated[str | None, typer.Option(help="Of the model [default: the folder's name].")]
@@ -46,6 +49,8 @@ def create(
 
     The recipe's cascade is narrowed to the stages that are given.
 
+    Exit codes: 0 made, 2 wrong call, 5 a model folder cannot be used, 6 the disk cannot be written.
+
     Example: cfseg bundle create --coarse C --tumor T1 --tumor T2 --organ O -o my-bundle
     """
     from cfseg.bundle.bundle import write_bundle
@@ -63,7 +68,7 @@ def create(
     _report(
         write_bundle(
             out,
-            name or out.name,
+            name or shown(out.name),
             networks,
             chosen.cascade,
             provenance,
@@ -93,6 +98,8 @@ def import_v1(
     Get coarse_model.pth, tumor_model_1.pth, tumor_model_2.pth and organ_model.pth from Zenodo
     record 8372563. They are read without running code from them.
 
+    Exit codes: 0 made, 2 wrong call, 5 a file cannot be used, 6 the disk cannot be written.
+
     Example: cfseg bundle import-v1 downloads -o authors-model
     """
     from cfseg.bundle.bundle import write_bundle
@@ -108,7 +115,7 @@ def import_v1(
     _report(
         write_bundle(
             out,
-            name or out.name,
+            name or shown(out.name),
             networks,
             chosen.cascade,
             provenance,
@@ -137,19 +144,15 @@ def quantize(
     They are kept only if the mean DSC on the check cohort falls by no more than the bundle's
     int8_dsc_loss (0.005 unless its recipe says otherwise).
 
-    Exit codes: 0 written, 2 wrong call, 5 too much was lost or the bundle is damaged.
+    Exit codes: 0 written, 2 wrong call, 5 too much was lost or the bundle is damaged,
+    6 the disk cannot be written.
 
     Example: cfseg bundle quantize my-bundle --calibration train --check held-out -o my-bundle-int8
     """
-    from rich.console import Console
-
+    from cfseg.cli.console import Console
     from cfseg.quantize import quantize as make
 
-    console = Console(stderr=True)
-
-    def report(line: str) -> None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-
+    report = Console(stderr=True).say
     made = make(bundle, calibration, check, out, report, threads, overwrite=overwrite)
     found = made.check
     report(f"{made.bundle}: mean DSC {found.dsc_fp32:.4f} in fp32, {found.dsc_int8:.4f} in int8")
@@ -164,21 +167,22 @@ def show(
 ) -> None:
     """Show what a bundle holds: stages, grids, networks, cascade.
 
+    Exit codes: 0 shown, 5 the bundle cannot be read.
+
     Example: cfseg bundle show my-bundle
     """
-    from rich.console import Console
-
     from cfseg.bundle.manifest import default_bundle, digest, read_manifest
+    from cfseg.cli.console import Console
 
     path = bundle or default_bundle()
     manifest = read_manifest(path)
     if json:
-        typer.echo(manifest.model_dump_json(indent=2))
+        Console().show_json(manifest.model_dump(mode="json"))
         return
     console = Console()
-    console.print(_table(manifest))
+    console.show(_table(manifest))
     for line in _lines(manifest, digest(path)):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.say(line)
 
 
 def _read(role: "Role", folder: Path, fold: str | None, checkpoint: str | None) -> "Network":
@@ -197,17 +201,16 @@ def _read(role: "Role", folder: Path, fold: str | None, checkpoint: str | None) 
 
 
 def _report(path: Path) -> None:
-    from rich.console import Console
-
     from cfseg.bundle.manifest import read_manifest
+    from cfseg.cli.console import Console
 
     manifest = read_manifest(path)
     names = ", ".join(entry.name for entry in manifest.stages)
-    Console(stderr=True).print(f"{path}: {names}", highlight=False, markup=False, soft_wrap=True)
+    Console(stderr=True).say(f"{path}: {names}")
 
 
 def _table(manifest: "Manifest") -> "Table":
-    from rich.table import Table
+    from cfseg.cli.console import Table
 
     table = Table(title=manifest.name, title_justify="left")
     for column in ("stage", "spacing mm", "patch", "HU", "labels", "features", "sha256"):

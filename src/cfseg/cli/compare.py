@@ -41,8 +41,7 @@ def compare(
 
     Example: cfseg compare masks_a/ masks_b/ labelsTs/ -o comparison/
     """
-    from rich.console import Console
-
+    from cfseg.cli.console import Console
     from cfseg.evaluation.comparison import compare_summaries, head, tables, write_comparison
 
     one, other = (
@@ -53,11 +52,11 @@ def compare(
     write_comparison(out, comparison)
     if not quiet:
         console, aside = Console(), Console(stderr=True)
-        console.print(head(comparison), highlight=False, markup=False, soft_wrap=True)
+        console.say(head(comparison))
         for table in tables(comparison):
             for part in parts(table):
-                console.print(rich_table(part))
-            console.print(table.note, highlight=False, markup=False, soft_wrap=True)
+                console.show(rich_table(part))
+            console.say(table.note)
         for name, summary in (("A: ", one), ("B: ", other)):
             close(aside, summary, name)
     raise typer.Exit(comparison.exit_code)

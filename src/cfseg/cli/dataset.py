@@ -10,8 +10,7 @@ import typer
 from cfseg.cli.reading import OF_SCANS, reading
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from cfseg.cli.console import Table
     from cfseg.dataset.check import CheckedCase, CheckSummary
     from cfseg.dataset.groups import Grouping
     from cfseg.dataset.problems import Problem
@@ -57,18 +56,20 @@ def check(
     """Read every scan and label map of a cohort and list the cases that cannot be used.
 
     A case is bad if a file is damaged, is not a CT in HU or has no known orientation, if scan and
-    label map lie on different grids, or if the label map has values that mean nothing. Writes
-    check.json and check.csv. With --write-manifest, train on OUT/manifest.json: the cohort without
-    its bad cases. With options of reading, a case is good if cfseg pseudo-label can use it with the
-    same ones; cfseg train takes none of them.
+    label map lie on different grids, if the label map has values that mean nothing, or if it is
+    empty although annotated. Warnings leave a case good: annotated_not_present,
+    present_not_annotated, empty_label, duplicate_scan (the same voxels under two names) and situs
+    (organs on the wrong side of each other). Writes check.json and check.csv. With
+    --write-manifest, train on OUT/manifest.json: the cohort without its bad cases. With options of
+    reading, a case is good if cfseg pseudo-label can use it with the same ones; cfseg train takes
+    none of them.
 
     Exit codes: 0 all good, 2 wrong call, 3 some bad, 4 all bad or none found, 6 the disk cannot be
-    written.
+    written. Warnings change none of them.
 
     Example: cfseg dataset check cohort -o checked --write-manifest
     """
-    from rich.console import Console
-
+    from cfseg.cli.console import Console
     from cfseg.dataset.check import check as check_cohort
 
     _needs_out(write_manifest, out)
@@ -82,9 +83,11 @@ def check(
             on_case=on_case,
         )  # fmt: skip
     _print_problems(summary.problems)
-    if not quiet:
-        Console().print(check_table(summary))
-    _print_nothing(dataset, len(summary.cases))
+    if not summary.cases:
+        _print_nothing(dataset)
+    elif not quiet:
+        _print_problems(summary.warnings)
+        Console().show(check_table(summary))
     raise typer.Exit(summary.exit_code)
 
 
@@ -100,17 +103,16 @@ def groups(
 ) -> None:
     """Sort a cohort into the paper's groups 1 to 6: unlabelled, tumor, some organs, all organs.
 
-    What is annotated stands in manifest.json, {case: [label ids]}; without one, the labels that
-    are present count, which takes reading them all: --write-manifest keeps what was found. Writes
-    groups.json and groups.png.
+    What is annotated stands in manifest.json, {case: [label ids]}, and then no scan need be there;
+    without one, the labels that are present count, which takes reading them all: --write-manifest
+    keeps what was found. Writes groups.json and groups.png.
 
     Exit codes: 0 all cases in a group, 2 wrong call, 3 some refused, 4 all refused or none found,
     6 the disk cannot be written.
 
     Example: cfseg dataset groups cohort -o groups
     """
-    from rich.console import Console
-
+    from cfseg.cli.console import Console
     from cfseg.dataset.groups import groups as group_cohort
 
     _needs_out(write_manifest, out)
@@ -123,32 +125,35 @@ def groups(
 
         groups_figure(grouping, out / "groups.png")
     _print_problems(grouping.refused)
-    if not quiet:
-        Console().print(groups_table(grouping), pattern_table(grouping))
+    if not grouping.cases and not grouping.refused:
+        _print_nothing(dataset)
+    elif not quiet:
+        Console().show(groups_table(grouping), pattern_table(grouping))
         _print_absent(grouping)
-    _print_nothing(dataset, len(grouping.cases) + len(grouping.refused))
+        _print_without_scan(grouping)
     raise typer.Exit(grouping.exit_code)
 
 
 def check_table(summary: "CheckSummary") -> "Table":
-    """Return how many cases are good, and how many problems of each code there are."""
-    from rich.table import Table
+    """Return how many cases are good, and how many problems and warnings there are by name."""
+    from cfseg.cli.console import Table
 
     table = Table("", title=f"{len(summary.cases)} cases, {summary.layout}")
     table.add_column("cases", justify="right")
     table.add_row("good", str(len(summary.good)))
     table.add_row("bad", str(summary.bad))
-    if summary.codes:
+    if summary.warnings:
+        table.add_row("with warnings", str(sum(bool(case.warnings) for case in summary.cases)))
+    for counts in (summary.codes, summary.warning_codes):
         table.add_section()
-    for code, count in summary.codes.items():
-        table.add_row(code, str(count))
+        for code, count in counts.items():
+            table.add_row(code, str(count))
     return table
 
 
 def groups_table(grouping: "Grouping") -> "Table":
     """Return the sizes of the groups 1 to 6."""
-    from rich.table import Table
-
+    from cfseg.cli.console import Table
     from cfseg.dataset.groups import MEANING
 
     table = Table("group", "what", title=f"{len(grouping.cases)} cases, {grouping.layout}")
@@ -160,7 +165,7 @@ def groups_table(grouping: "Grouping") -> "Table":
 
 def pattern_table(grouping: "Grouping") -> "Table":
     """Return the most frequent sets of annotated labels."""
-    from rich.table import Table
+    from cfseg.cli.console import Table
 
     table = Table("annotated")
     table.add_column("cases", justify="right")
@@ -187,43 +192,47 @@ def _words(ids: tuple[int, ...]) -> str:
 
 
 def _print_absent(grouping: "Grouping") -> None:
-    from rich.console import Console
-
+    from cfseg.cli.console import Console
     from cfseg.labels import NAMES
 
     flagged = grouping.perhaps_absent
     if flagged:
-        listed = ", ".join(f"{name} ({NAMES[organ]})" for name, organ in list(flagged.items())[:5])
+        first = list(flagged.items())[:5]
+        listed = ", ".join(f"{name} ({NAMES[organ]})" for name, organ in first)
         more = f" and {len(flagged) - 5} more in groups.json" if len(flagged) > 5 else ""
-        Console(stderr=True).print(
+        Console(stderr=True).say(
             f"{len(flagged)} cases lack one organ of an otherwise full set: {listed}{more}. If it "
-            'was removed, say so in manifest.json: {case: {"absent": [id]}}',
-            highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
+            'was removed, say so in manifest.json: {case: {"absent": [id]}}'
+        )
+
+
+def _print_without_scan(grouping: "Grouping") -> None:
+    from cfseg.cli.console import Console
+
+    if missing := len(grouping.without_scan):
+        Console(stderr=True).say(
+            f"no scan was found of {missing} of {len(grouping.cases)} cases; groups need none, "
+            "cfseg dataset check and cfseg train do"
+        )
 
 
 def _print_problems(problems: "tuple[Problem, ...]") -> None:
-    from rich.console import Console
+    from cfseg.cli.console import Console
 
     errors = Console(stderr=True)
-    lines = [f"{p.case}: {p.code}: {p.message}" for p in problems[:_MOST_ROWS]]
+    lines = [problem.line for problem in problems[:_MOST_ROWS]]
     if len(problems) > _MOST_ROWS:
-        lines.append(f"and {len(problems) - _MOST_ROWS} more")
+        lines.append(f"and {len(problems) - _MOST_ROWS} more {problems[0].severity}s")
     for line in lines:
-        errors.print(line, highlight=False, markup=False, soft_wrap=True)
+        errors.say(line)
 
 
-def _print_nothing(dataset: Path, found: int) -> None:
+def _print_nothing(dataset: Path) -> None:
     """Say what was looked for where nothing was found."""
-    from rich.console import Console
-
+    from cfseg.cli.console import Console
     from cfseg.dataset.layouts import EXPECTED
 
-    if not found:
-        Console(stderr=True).print(
-            f"{dataset}: no scans and no label maps found; {EXPECTED}",
-            highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
+    Console(stderr=True).say(f"{dataset}: no scans and no label maps found; {EXPECTED}")
 
 
 def _needs_out(write_manifest: bool, out: Path | None) -> None:
@@ -235,9 +244,8 @@ def _needs_out(write_manifest: bool, out: Path | None) -> None:
 
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    from rich.console import Console
-
     from cfseg.cli.bars import Bars
+    from cfseg.cli.console import Console
 
     with Bars(Console(stderr=True, quiet=quiet), "cases") as bars:
         yield bars.step

@@ -8,9 +8,8 @@ import typer
 from cfseg.cli import networks
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from cfseg.batch import CaseStatus
+    from cfseg.cli.console import Console
     from cfseg.evaluation.scores import CaseScores
 
 DEMO_SEED = 2025  # no training saw it; it has all organs and a tumor
@@ -28,15 +27,14 @@ def demo(
 ) -> None:
     """Make a synthetic CT, segment it, judge it, draw it and write a report to look at.
 
-    Exit codes: 0 done, 2 wrong call, 5 the model cannot be used, 6 disk or memory ran out.
+    Exit codes: 0 done, 2 wrong call, 4 the CT could not be segmented, 5 the model cannot be used,
+    6 disk or memory ran out.
 
     Example: cfseg demo -o demo
     """
-    from rich.console import Console
-
     from cfseg.batch import predict_many
+    from cfseg.cli.console import Console
     from cfseg.cli.evaluate import score_table
-    from cfseg.errors import CfsegError
     from cfseg.evaluation.flare import evaluate
     from cfseg.io import read_label_map, read_scan
     from cfseg.phantoms.cohort import write_cohort
@@ -45,34 +43,36 @@ def demo(
     from cfseg.segmenter import Segmenter
 
     console = Console()
-    console.print(f"Making a synthetic CT (seed {seed}) ...")
+    console.say(f"Making a synthetic CT (seed {seed}) ...")
     cohort = out / f"phantom_{seed}"
     write_cohort(cohort, cases=1, seed=seed)
     (image,) = sorted((cohort / "imagesTr").glob("*.nii.gz"))
     (reference,) = sorted((cohort / "labelsTr").glob("*.nii.gz"))
     segmenter = Segmenter(bundle, device, threads)
-    console.print(f"Segmenting it with {segmenter.manifest.name} ...")
+    console.say(f"Segmenting it with {segmenter.manifest.name} ...")
     masks = out / "prediction"
-    (case,) = predict_many([image], masks, segmenter, statistics=True).cases
+    summary = predict_many([image], masks, segmenter, statistics=True)
+    (case,) = summary.cases
     if not case.ok:
-        raise CfsegError(case.message, code=case.code)
+        Console(stderr=True).say(f"{case.case}: {case.state}: {case.code}: {case.message}")
+        raise typer.Exit(summary.exit_code)
     predicted, picture = masks / reference.name, out / "montage.png"
     label_map, _ = read_label_map(predicted)
     truth, _ = read_label_map(reference)
     montage(read_scan(image).volume, label_map, truth, picture, title=segmenter.notice)
     scores = evaluate(predicted, reference, out / "scores")
-    console.print(score_table(scores))
+    console.show(score_table(scores))
     for line in missed(scores.cases[0], is_bundled=bundle is None):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.say(line)
     _print_seconds(console, case)
     for line in (*case.record["notes"], segmenter.notice):
         if line:
-            console.print(line, highlight=False, soft_wrap=True)
-    console.print("Writing the report ...")
+            console.say(line)
+    console.say("Writing the report ...")
     index = write_report(masks, cohort / "labelsTr", to=out / "report", title="Demo").index
     paths = {"label map": predicted, "picture": picture, "report": index}
     for name, path in paths.items():
-        console.print(f"{name + ':':10} {path}", highlight=False, soft_wrap=True)
+        console.say(f"{name + ':':10} {path}")
 
 
 def missed(case: "CaseScores", *, is_bundled: bool) -> list[str]:
@@ -101,9 +101,9 @@ def missed(case: "CaseScores", *, is_bundled: bool) -> list[str]:
 
 
 def _print_seconds(console: "Console", case: "CaseStatus") -> None:
-    from rich.table import Table
+    from cfseg.cli.console import Table
 
     table = Table("step", "seconds")
     for name, seconds in case.record["seconds"].items():
         table.add_row(name, f"{seconds:.2f}")
-    console.print(table)
+    console.show(table)

@@ -17,8 +17,7 @@ from cfseg.cli.judging import (
 )
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from cfseg.cli.console import Table
     from cfseg.evaluation.scores import Summary
 
 _METRICS = ("DSC", "NSD")
@@ -47,22 +46,20 @@ def evaluate(
 
     Example: cfseg evaluate masks/ labelsTs/ -o scores/
     """
-    from rich.console import Console
-
+    from cfseg.cli.console import Console
     from cfseg.evaluation.tables import write_scores
 
     summary = judged(pred, ref, mode, labels, jobs, ignore, quiet=quiet)
     write_scores(out, summary)
     if not quiet:
-        Console().print(score_table(summary))
+        Console().show(score_table(summary))
         close(Console(stderr=True), summary)
     raise typer.Exit(summary.exit_code)
 
 
 def score_table(summary: "Summary") -> "Table":
     """Return mean and standard deviation of DSC and NSD per label as a table for the terminal."""
-    from rich.table import Table
-
+    from cfseg.cli.console import Table
     from cfseg.evaluation.cells import ABSENT_NOTE, mark_absent
     from cfseg.labels import LABELS
 

@@ -31,21 +31,18 @@ def figure(
 
     Example: cfseg figure imagesTs/ labelsTs/ --masks two-stage=masks2/ --masks CFS=masks/ -o figs/
     """
-    from rich.console import Console
-
     from cfseg.cli.bars import Bars
+    from cfseg.cli.console import Console
     from cfseg.reports.qualitative import write_figures
-    from cfseg.tables import shown
 
     folders = dict(_pair(text) for text in masks)
     chosen = tuple(cases.split(",")) if cases else ()
     with Bars(Console(stderr=True, quiet=quiet), "cases") as bars:
         drawn = write_figures(images, reference, folders, out, chosen, bars.step)
     for case, error in drawn.refused.items():
-        line = shown(f"{case}: refused: {error.code}: {error.message}")
-        Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
+        Console(stderr=True).say(f"{case}: refused: {error.code}: {error.message}")
     for path in drawn.pictures:
-        typer.echo(path)
+        Console().say(str(path))
     raise typer.Exit(drawn.exit_code)
 
 

@@ -10,8 +10,7 @@ from cfseg.cli.reading import OF_SCANS, OF_SERIES, reading
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.table import Table
-
+    from cfseg.cli.console import Table
     from cfseg.findings.measure import Findings
     from cfseg.io import ReadingOptions
 
@@ -41,11 +40,9 @@ def findings(
 
     Example: cfseg findings ct.nii.gz labels.nii.gz -o findings/
     """
-    from rich.console import Console
-
     from cfseg.cli.bars import Bars
+    from cfseg.cli.console import Console
     from cfseg.findings.files import measure_many
-    from cfseg.tables import shown
 
     console, errors = Console(stderr=True, quiet=quiet), Console(stderr=True)
     with Bars(console, "cases") as bars:
@@ -53,32 +50,28 @@ def findings(
         def on_case(case: str, problem: str, done: int, of: int) -> None:
             bars.step(done, of)
             if problem:
-                line = shown(f"{case}: refused: {problem}")
-                errors.print(line, highlight=False, markup=False, soft_wrap=True)
+                errors.say(f"{case}: refused: {problem}")
 
         measured = measure_many(
             ct, label_map, out, border_slices=border_slices, options=options, on_case=on_case
         )
     if len(measured.found) == 1 and not quiet:
         (found,) = measured.found
-        Console().print(_organ_table(found))
+        Console().show(_organ_table(found))
         if found.lesions:
-            Console().print(_lesion_table(found))
+            Console().show(_lesion_table(found))
     if measured.alone:
-        line = f"{len(measured.alone)} without a scan or a label map: {_some(measured.alone)}"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"written to {out}", highlight=False, markup=False, soft_wrap=True)
+        console.say(f"{len(measured.alone)} without a scan or a label map: {_some(measured.alone)}")
+    console.say(f"written to {out}")
     raise typer.Exit(measured.exit_code)
 
 
 def _some(names: "Sequence[str]", most: int = 5) -> str:
-    from cfseg.tables import shown
-
-    return ", ".join(map(shown, names[:most])) + (", ..." if len(names) > most else "")
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def _organ_table(found: "Findings") -> "Table":
-    from rich.table import Table
+    from cfseg.cli.console import Table
 
     table = Table("label", title=found.case)
     for name in ("ml", "HU", "cut by the scan's border"):
@@ -93,7 +86,7 @@ def _organ_table(found: "Findings") -> "Table":
 
 
 def _lesion_table(found: "Findings", shown: int = 10) -> "Table":
-    from rich.table import Table
+    from cfseg.cli.console import Table
 
     title = f"{len(found.lesions)} lesions" + (
         f", the {shown} largest" if len(found.lesions) > shown else ""

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from cfseg.evaluation.cells import Table
+    from cfseg.cli.console import Console
+    from cfseg.cli.console import Table as ShownTable
     from cfseg.evaluation.scores import CaseScores, Summary
+    from cfseg.tables import Table
 
 MOST_COLUMNS = 6
 """Of a table on a terminal."""
@@ -49,12 +49,10 @@ def judged(
     name: str = "cases",
 ) -> "Summary":
     """Score predictions behind a progress bar; what there is to say about a case is printed."""
-    from rich.console import Console
-
     from cfseg.cli.bars import Bars
+    from cfseg.cli.console import Console
     from cfseg.evaluation.flare import judge
     from cfseg.evaluation.rules import mode_called
-    from cfseg.tables import shown
 
     console = Console(stderr=True, quiet=quiet)
     errors = Console(stderr=True)
@@ -66,8 +64,7 @@ def judged(
             if case.message:
                 lines.append((errors, f"{case.state}: {case.code}: {case.message}"))
             for to, line in lines:
-                text = shown(f"{case.case}: {line}")
-                to.print(text, highlight=False, markup=False, soft_wrap=True)
+                to.say(f"{case.case}: {line}")
 
         return judge(
             pred, ref, mode_called(mode), _ids(labels), on_case, jobs or _default_jobs(), ignore
@@ -86,22 +83,24 @@ def parts(table: "Table") -> "list[Table]":
     return [means, replace(table, title="", header=("", *table.header[cut:]), rows=tested)]
 
 
-def rich_table(table: "Table") -> object:
+def rich_table(table: "Table") -> "ShownTable":
     """Return a table for the terminal."""
     from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
-    from rich.table import Table as RichTable
+    from rich.text import Text
 
-    shown = RichTable(
-        title=table.title or None, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
-    shown.add_column(table.header[0])
+    from cfseg.cli.console import Table as ShownTable
+    from cfseg.tables import shown
+
+    made = ShownTable(
+        table.header[0], title=table.title, title_justify="left", box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )  # fmt: skip
     for name in table.header[1:]:
         wraps = "[" in name  # a difference and its interval go on two lines
-        shown.add_column(escape(name), justify="right", no_wrap=not wraps and len(name) < 12)
+        made.add_column(name, justify="right", no_wrap=not wraps and len(name) < 12)
     for row in table.rows:
-        shown.add_row(*(escape(cell.replace(" [", "\n[")) for cell in row))
-    return shown
+        made.add_row(*(Text(shown(cell).replace(" [", "\n[")) for cell in row))
+    return made
 
 
 def close(console: "Console", summary: "Summary", name: str = "") -> None:
@@ -110,7 +109,7 @@ def close(console: "Console", summary: "Summary", name: str = "") -> None:
     if summary.unpaired:
         parts.append(f"{len(summary.unpaired)} predictions without a reference")
     for line in (", ".join(parts), *summary.notes):
-        console.print(name + line, highlight=False, markup=False, soft_wrap=True)
+        console.say(name + line)
 
 
 def _default_jobs() -> int:

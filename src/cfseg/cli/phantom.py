@@ -43,9 +43,8 @@ def phantom(
 
     Example: cfseg phantom cohort --cases 80 --seed 1 --groups --test 10
     """
-    from rich.console import Console
-
     from cfseg.cli.bars import Bars
+    from cfseg.cli.console import Console
     from cfseg.parallel import cores
     from cfseg.phantoms.cohort import plan, write_cohort
 
@@ -57,4 +56,4 @@ def phantom(
             out, cases, seed, spacing.value, groups=groups, full=full, selection=selection,
             test=test, jobs=jobs or cores(), progress=bars.step,
         )  # fmt: skip
-    console.print(f"{total} phantoms in {out}", highlight=False, soft_wrap=True)
+    console.say(f"{total} phantoms in {out}")

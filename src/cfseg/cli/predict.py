@@ -9,9 +9,8 @@ from cfseg.cli import networks
 from cfseg.cli.reading import OF_FOLDERS, OF_SCANS, OF_SERIES, reading
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from cfseg.batch import CaseStatus, Naming, Summary
+    from cfseg.cli.console import Console
     from cfseg.io import ReadingOptions
     from cfseg.segmenter import Segmenter
 
@@ -99,10 +98,9 @@ def _predict(
     naming: "Naming",
     quiet: bool,
 ) -> "Summary":
-    from rich.console import Console
-
     from cfseg.batch import predict_many
     from cfseg.cli.bars import Bars
+    from cfseg.cli.console import Console
 
     console = Console(stderr=True, quiet=quiet)
     errors = Console(stderr=True)
@@ -111,7 +109,8 @@ def _predict(
         def on_case(status: "CaseStatus", done: int, of: int) -> None:  # noqa: ARG001 - bars know
             bars.advance(done)
             to = console if status.ok else errors
-            to.print(_line(status), highlight=False, markup=False, soft_wrap=True)
+            for line in _lines(status):
+                to.say(line)
 
         def on_window(case: str, stage: str, done: int, of: int) -> None:
             bars.below(f"{case}: {stage}", done, of)
@@ -122,21 +121,22 @@ def _predict(
             on_start=bars.start, on_case=on_case, on_window=on_window,
         )  # fmt: skip
     for warning in summary.warnings:
-        errors.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
+        errors.say(f"warning: {warning}")
     _close(console, summary)
     return summary
 
 
-def _line(status: "CaseStatus") -> str:
+def _lines(status: "CaseStatus") -> list[str]:
     if not status.ok:
-        return f"{status.case}: {status.state}: {status.code}: {status.message}"
+        refused = f"{status.case}: {status.state}: {status.code}: {status.message}"
+        return [refused, *(f"  {row}" for row in status.record.get("details", []))]
     if status.skipped:
-        return f"{status.case}: {status.state} before, unchanged"
-    notes = "".join(f"\n  note: {note}" for note in status.record["notes"])
+        return [f"{status.case}: {status.state} before, unchanged"]
+    notes = [f"  note: {note}" for note in status.record["notes"]]
     again = "; ".join(status.record.get("again", []))
     seconds = status.record["seconds"]["total"]
     changed = f", done again because of {again}" if again else ""
-    return f"{status.case}: {status.state} in {seconds:.1f} s{changed}{notes}"
+    return [f"{status.case}: {status.state} in {seconds:.1f} s{changed}", *notes]
 
 
 def _close(console: "Console", summary: "Summary") -> None:
@@ -145,6 +145,6 @@ def _close(console: "Console", summary: "Summary") -> None:
     if summary.ignored:
         reasons = ", ".join(f"{count} x {reason}" for reason, count in summary.ignored.items())
         parts.append(f"{counts['ignored']} others ignored ({reasons})")
-    console.print(", ".join(parts), highlight=False, markup=False, soft_wrap=True)
+    console.say(", ".join(parts))
     if summary.notice:
-        console.print(f"Notice: {summary.notice}", highlight=False, markup=False, soft_wrap=True)
+        console.say(f"Notice: {summary.notice}")

@@ -10,8 +10,7 @@ from cfseg.cli import networks
 from cfseg.cli.reading import OF_SCANS, reading
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from cfseg.cli.console import Console
     from cfseg.io import ReadingOptions
     from cfseg.training.label_summary import Labelled, LabelSummary
 
@@ -54,17 +53,17 @@ def pseudo_label(
     """Complete the labels of a cohort with those of a model; the ground truth always wins.
 
     Writes OUT/labelsTr/CASE.nii.gz, OUT/provenance/CASE.nii.gz (0 background or unknown, 1 ground
-    truth, 2 pseudo-label), OUT/status/CASE.json and OUT/pseudo_labels.json. An annotated label is
-    never changed. Run it again to go on after a stop.
+    truth, 2 pseudo-label, 3 to be ignored), OUT/status/CASE.json and OUT/pseudo_labels.json. An
+    annotated label is never changed; a voxel that nnU-Net's label "ignore" marks is 15. Run it
+    again to go on after a stop.
 
-    Exit codes: 0 all done, 2 wrong call, 3 some cases refused or failed, 4 none done, 5 the model
-    cannot be used, 6 disk or memory ran out.
+    Exit codes: 0 all done, 2 wrong call, 3 some cases refused or failed, 4 none done or none
+    found, 5 the model cannot be used, 6 disk or memory ran out.
 
     Example: cfseg pseudo-label cohort -m work/bundle -o labelled --group 1
     """
-    from rich.console import Console
-
     from cfseg.cli.bars import Bars
+    from cfseg.cli.console import Console
     from cfseg.training.label_cohort import label_cohort
 
     console, errors = Console(stderr=True, quiet=quiet), Console(stderr=True)
@@ -73,7 +72,7 @@ def pseudo_label(
         def on_case(found: "Labelled", done: int, of: int) -> None:
             bars.step(done, of)
             to = console if found.state == "done" else errors
-            to.print(_line(found), highlight=False, markup=False, soft_wrap=True)
+            to.say(_line(found))
 
         summary = label_cohort(
             dataset, bundle, out, stage=stage.value, groups=group or (), step=step, tumor=tumor,
@@ -96,7 +95,7 @@ def _close(console: "Console", summary: "LabelSummary") -> None:
     counts = summary.as_dict()["counts"]
     parts = [f"{number} {state}" for state, number in counts.items() if number]
     line = ", ".join(parts) or "no case to label: all that were asked for are annotated"
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.say(line)
     if summary.settings["notice"]:
         notice = f"Notice: {summary.settings['notice']}"
-        console.print(notice, highlight=False, markup=False, soft_wrap=True)
+        console.say(notice)

@@ -33,9 +33,8 @@ def report(
 
     Example: cfseg report masks/ --reference labelsTs/
     """
-    from rich.console import Console
-
     from cfseg.cli.bars import Bars
+    from cfseg.cli.console import Console
     from cfseg.reports.report import write_report
 
     console, errors = Console(stderr=True, quiet=quiet), Console(stderr=True)
@@ -44,8 +43,8 @@ def report(
         def on_case(case: str, problem: str, done: int, of: int) -> None:
             bars.step(done, of)
             if problem:
-                errors.print(f"{case}: {problem}", highlight=False, markup=False, soft_wrap=True)
+                errors.say(f"{case}: {problem}")
 
         written = write_report(out, reference, images, to, title, on_case)
-    typer.echo(f"report: {written.index}")
+    Console().say(f"report: {written.index}")
     raise typer.Exit(written.exit_code)

@@ -1,7 +1,6 @@
 """``cfseg train``."""
 
 import importlib.util
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 import typer
 
 from cfseg.cli import networks
+from cfseg.tables import shown
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -74,21 +74,24 @@ def train(
     an unlabelled case. Run it again to go on after a stop: at most ten minutes of training are
     lost. OUT/train.log keeps the progress, OUT/tensorboard the curves, OUT/cost.md what it cost.
     All cases are looked at before any work: bad ones are listed and nothing is trained, or with
-    --skip-bad they are left out and the bundle says so.
+    --skip-bad they are left out and the bundle says so. So does --dry-run, which writes nothing.
 
-    Exit codes: 0 done, 2 wrong call, 4 bad cases, 5 a checkpoint or bundle cannot be used, or the
-    loss is no number, 6 disk or memory ran out, 130 or 143 stopped.
+    Exit codes: 0 done, 2 wrong call, 4 bad cases or none found, 5 a checkpoint or bundle cannot be
+    used, or the loss is no number, 6 disk or memory ran out, 130 or 143 stopped.
 
     Example: cfseg train cohort -o work --recipe demo
     """
     from cfseg import __version__
+    from cfseg.cli.console import Console
     from cfseg.dataset.cases import phantom_notice
+    from cfseg.dataset.problems import check_folder
     from cfseg.errors import UsageError
     from cfseg.recipes.recipe import load
     from cfseg.training.pipeline import Pipeline
 
     overrides = (*_given(organ_labels), *(set_ or ()))
-    log = _Log(out / "train.log")
+    check_folder(out)
+    log = _Log(None if dry_run else out / "train.log")
     pipeline = Pipeline(
         dataset,
         out,
@@ -106,7 +109,10 @@ def train(
     )
     only = _role(stage)
     if dry_run:
-        typer.echo("\n".join(pipeline.plan(only)))
+        with log:
+            pipeline.check(remember=False)
+        for line in pipeline.plan(only):
+            Console().say(line)
         return
     if importlib.util.find_spec("nnunetv2") is None:
         raise UsageError("training needs nnU-Net; install it with: pip install 'cfseg[train]'")
@@ -119,23 +125,24 @@ def train(
 
 
 class _Log:
-    """Plain lines with the time of day, on the console and in a file.
+    """Plain lines with the time of day, on the console and, unless it is None, in a file.
 
     On a terminal a bar with the time left stands below the lines.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path | None) -> None:
+        from cfseg.cli.console import Console
+
+        self.path, self.console = path, Console(stderr=True)
         self.bar: Progress | None = None
         self.tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
-            from rich.console import Console
+        if self.console.is_terminal:
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-            self.bar = Progress(*columns, console=Console(stderr=True))
+            named = TextColumn("{task.description}", markup=False)
+            self.bar = Progress(named, BarColumn(), TimeRemainingColumn(), console=self.console)
             self.bar.start()
         return self
 
@@ -145,14 +152,15 @@ class _Log:
             self.bar = None
 
     def __call__(self, line: str) -> None:
-        text = f"{time.strftime('%H:%M:%S')} {line}\n"
-        if self.bar is None:
-            sys.stderr.write(text)
-        else:
-            self.bar.console.out(text, end="", highlight=False)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(text)
+        from cfseg.io import make_folder, writing
+
+        text = f"{time.strftime('%H:%M:%S')} {shown(line)}"
+        self.console.say(text)
+        if self.path is None:
+            return
+        make_folder(self.path.parent)
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(f"{text}\n")
 
     def progress(self, name: str, done: int, total: int) -> None:
         """Move the bar of what is going on; what is finished gets none."""
@@ -161,7 +169,7 @@ class _Log:
         if name not in self.tasks:
             for task in self.tasks.values():
                 self.bar.update(task, visible=False)
-            self.tasks[name] = self.bar.add_task(name, total=total, completed=done)
+            self.tasks[name] = self.bar.add_task(shown(name), total=total, completed=done)
         self.bar.update(self.tasks[name], completed=done, total=total, visible=done < total)
 
 
@@ -189,9 +197,11 @@ def _check_machine(pipeline: "Pipeline", gpus: int, device: str) -> None:
 
 
 def _print_cost(pipeline: "Pipeline") -> None:
+    from cfseg.cli.console import Console
     from cfseg.training.cost import write_cost
 
-    typer.echo(write_cost(pipeline.work, pipeline.training))
+    for line in write_cost(pipeline.work, pipeline.training).splitlines():
+        Console().say(line)
 
 
 def _role(stage: str | None) -> "Role | None":

@@ -17,11 +17,13 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from cfseg.dataset.label_names import IDENTITY
-from cfseg.dataset.layouts import EXPECTED, Entry, list_cohort
+from cfseg.dataset.folders import is_there
+from cfseg.dataset.label_names import IDENTITY, IGNORE
+from cfseg.dataset.layouts import EXPECTED, Cohort, Entry, list_cohort
+from cfseg.dataset.problems import Problem, problem_from
 from cfseg.errors import InputError, UsageError
 from cfseg.io import AS_IS, ReadingOptions, read_label_map
-from cfseg.labels import ORGAN_IDS, TUMOR
+from cfseg.labels import NAMES, ORGAN_IDS, TUMOR
 from cfseg.volume import LabelMap
 
 PHANTOM_NOTICE = (
@@ -48,6 +50,7 @@ class Case:
         absent: labels that are known not to be there.
         label_map: {id in the file ``label``: FLARE id}; None: the file has FLARE's ids. Read the
             file with :func:`read_labels`, which applies it.
+        ignore: value in the file ``label`` of voxels that nobody annotated, None if it has none.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Case:
     annotated: frozenset[int]
     absent: frozenset[int] = frozenset()
     label_map: Mapping[int, int] | None = field(default=None, hash=False)
+    ignore: int | None = None
 
     @property
     def has_all_organs(self) -> bool:
@@ -93,36 +97,72 @@ def read_cases(folder: Path) -> tuple[Case, ...]:
         folder: of the cohort, or its manifest.
 
     Raises:
-        UsageError: no images, or a manifest that does not fit them.
-        InputError: a label map cannot be read or has unknown values.
+        UsageError: not a cohort, or a manifest that does not fit it.
+        InputError: there is nothing in it, or a label map cannot be read or has unknown values.
     """
     cohort = list_cohort(folder)
-    if not cohort.entries:
-        raise UsageError(f"{folder}: no scans in imagesTr; {EXPECTED}")
+    refuse_empty(cohort)
+    for problem in cohort.problems:
+        raise InputError(problem.message, code=problem.code)
     for entry in cohort.entries:
         if entry.problem:
             raise UsageError(entry.problem)
     return tuple(each(as_case, cohort.entries))
 
 
-def read_labels(case: Case, options: ReadingOptions = AS_IS) -> LabelMap:
+def refuse_empty(cohort: Cohort) -> None:
+    """Refuse a cohort without any scan.
+
+    Raises:
+        InputError: ``E_NO_CASES``.
+    """
+    if not cohort.entries and not cohort.problems:
+        raise InputError(f"{cohort.root}: no scans found; {EXPECTED}", code="E_NO_CASES")
+
+
+def case_or_problem(entry: Entry) -> Case | Problem:
+    """Return an entry's case as :func:`as_case` does, or why it cannot be used."""
+    if entry.problem:
+        return Problem(entry.name, entry.image, entry.code, entry.problem)
+    try:
+        return as_case(entry)
+    except Exception as error:  # whatever it is, it is this case's alone
+        return problem_from(entry.name, entry.label, error)
+
+
+def read_labels(
+    case: Case, options: ReadingOptions = AS_IS, *, keep_ignored: bool = False
+) -> LabelMap:
     """Read a case's label map with FLARE's ids, whatever ids the file has.
 
     Args:
         case: with a label map.
         options: with which its scan is read.
+        keep_ignored: give voxels that are to be ignored :data:`IGNORE`. Who does not know that
+            value would take them for a label or for background.
 
     Raises:
         ValueError: the case has no label map.
-        InputError: the file is refused; ``E_LABELS`` for values that mean nothing.
+        InputError: the file is refused; ``E_LABELS`` for values that mean nothing, ``E_IGNORE`` for
+            voxels to be ignored, unless they are kept.
     """
     if case.label is None:
         raise ValueError(f"{case.name} has no label map")
-    return read_mapped(case.label, case.label_map, options)
+    found = read_mapped(case.label, case.label_map, options, case.ignore)
+    if case.ignore is not None and not keep_ignored and (found.ids == IGNORE).any():
+        raise InputError(
+            f"{case.label} has voxels to be ignored (value {case.ignore}), which cannot be left "
+            "out here; use a label map without them, or leave the case out",
+            code="E_IGNORE",
+        )
+    return found
 
 
 def read_mapped(
-    path: Path, label_map: Mapping[int, int] | None, options: ReadingOptions = AS_IS
+    path: Path,
+    label_map: Mapping[int, int] | None,
+    options: ReadingOptions = AS_IS,
+    ignore: int | None = None,
 ) -> LabelMap:
     """Read a label map and give its labels FLARE's ids.
 
@@ -130,12 +170,15 @@ def read_mapped(
         path: of the file.
         label_map: {id in the file: FLARE id}, 0 leaves a label out; None: the ids are FLARE's.
         options: with which its scan is read.
+        ignore: value in the file of voxels that nobody annotated; they get :data:`IGNORE`.
 
     Raises:
         InputError: the file is refused; ``E_LABELS`` for values that mean nothing.
     """
     found = read_label_map(path, options)[0]
     known = {0: 0} | dict(IDENTITY if label_map is None else label_map)
+    if ignore is not None:
+        known[ignore] = IGNORE
     counts = voxel_counts(found.ids)
     unknown = [int(value) for value in np.flatnonzero(counts) if int(value) not in known]
     if unknown:
@@ -146,7 +189,7 @@ def read_mapped(
             "manifest.json what they mean",
             code="E_LABELS",
         )
-    if label_map is None:
+    if all(source == target for source, target in known.items()):
         return found
     table = np.zeros(256, dtype=np.uint8)
     table[list(known)] = list(known.values())
@@ -160,8 +203,9 @@ def voxel_counts(ids: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
         ids: (Z, Y, X).
     """
     counts = np.zeros(256, dtype=np.int64)
-    for plane in ids:  # bincount widens its input eightfold, so never the whole map at once
-        counts += np.bincount(plane.ravel(), minlength=256)
+    for plane in ids:  # bincount widens its input eightfold, and most of a scan is background
+        counts += np.bincount(plane[plane != 0], minlength=256)
+    counts[0] = ids.size - counts.sum()
     return counts
 
 
@@ -173,12 +217,13 @@ def as_case(entry: Entry) -> Case:
     """
     if entry.label is None or entry.annotated is not None:
         return settled(entry, frozenset())
-    return settled(entry, present_labels(read_mapped(entry.label, entry.label_map)))
+    found = read_mapped(entry.label, entry.label_map, ignore=entry.ignore)
+    return settled(entry, present_labels(found))
 
 
 def present_labels(label_map: LabelMap) -> frozenset[int]:
-    """Return the ids that a label map has."""
-    return frozenset(int(i) for i in np.flatnonzero(voxel_counts(label_map.ids)) if i)
+    """Return the ids of the labels that a label map has."""
+    return frozenset(int(i) for i in np.flatnonzero(voxel_counts(label_map.ids))) & NAMES.keys()
 
 
 def settled(entry: Entry, present: frozenset[int]) -> Case:
@@ -197,6 +242,7 @@ def settled(entry: Entry, present: frozenset[int]) -> Case:
         (annotated | entry.absent) - no_tumor,
         entry.absent,
         entry.label_map,
+        entry.ignore,
     )
 
 
@@ -224,4 +270,4 @@ def phantom_notice(folder: Path) -> str:
     roots = {folder}
     if folder.is_file():
         roots = {entry.image.parent.parent for entry in list_cohort(folder).entries}
-    return PHANTOM_NOTICE if any((root / "cohort.json").exists() for root in roots) else ""
+    return PHANTOM_NOTICE if any(is_there(root / "cohort.json") for root in roots) else ""

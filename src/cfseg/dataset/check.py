@@ -1,22 +1,31 @@
-"""Is every case of a cohort fit to train on? All are looked at; none stops the others."""
+"""Is every case of a cohort fit to train on? All are looked at; none stops the others.
 
-import csv
-import io
+An error keeps a case from being used. A warning does not: it says what is unusual, and perhaps
+wrong, by a name of its own.
+"""
+
+import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cfseg.dataset.cases import Case, each, present_labels, read_mapped, settled
-from cfseg.dataset.layouts import CHANNEL, Cohort, Entry, list_cohort, stem
+from cfseg.dataset.folders import CHANNEL, stem
+from cfseg.dataset.layouts import Cohort, Entry, list_cohort
 from cfseg.dataset.manifest import NAME, write_manifest
-from cfseg.dataset.problems import Problem, check_out, exit_code, problem_from
+from cfseg.dataset.problems import Problem, check_out, problem_from
+from cfseg.dataset.situs import misplaced
+from cfseg.errors import exit_code
 from cfseg.geometry import Geometry
 from cfseg.io import AS_IS, ReadingOptions, read_scan, write_json, write_text
 from cfseg.labels import NAMES
-from cfseg.volume import LabelMap
+from cfseg.tables import csv_text
+from cfseg.volume import LabelMap, Volume
 
 OnCase = Callable[["CheckedCase", int, int], None]
 """Called with each case, the cases done and the cases in all."""
@@ -30,13 +39,17 @@ class CheckedCase:
         name: of the case.
         case: the case with what is annotated in it, None if that cannot be said.
         problems: why it must not be used.
-        notes: what is unusual about it, each ``word: detail``.
+        notes: what was decided in reading it and what is unusual about it, each ``word: detail``.
+        warnings: what may be wrong with it although it can be used.
+        voxels: digest of the scan's voxels on the canonical axes, "" if it cannot be read.
     """
 
     name: str
     case: Case | None
     problems: tuple[Problem, ...]
     notes: tuple[str, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+    voxels: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,7 +59,7 @@ class CheckSummary:
     Attributes:
         root: of the cohort.
         layout: what kind of a cohort it is, in words.
-        cases: all of them, label maps without a scan among them.
+        cases: all of them, label maps without a scan and unreadable folders among them.
         options: with which they were read.
     """
 
@@ -61,6 +74,11 @@ class CheckSummary:
         return tuple(problem for case in self.cases for problem in case.problems)
 
     @cached_property
+    def warnings(self) -> tuple[Problem, ...]:
+        """All warnings, in order of case."""
+        return tuple(warning for case in self.cases for warning in case.warnings)
+
+    @cached_property
     def good(self) -> tuple[Case, ...]:
         """The cases without a problem."""
         return tuple(c.case for c in self.cases if c.case is not None and not c.problems)
@@ -73,12 +91,17 @@ class CheckSummary:
     @property
     def codes(self) -> dict[str, int]:
         """How many problems there are of each code, the most frequent first."""
-        return dict(Counter(problem.code for problem in self.problems).most_common())
+        return _counts(self.problems)
+
+    @property
+    def warning_codes(self) -> dict[str, int]:
+        """How many warnings there are of each name, the most frequent first."""
+        return _counts(self.warnings)
 
     @property
     def exit_code(self) -> int:
-        """0 all cases good, 3 some bad, 4 all bad or none found."""
-        return exit_code(len(self.good), self.bad)
+        """0 all cases good, 3 some bad, 4 all bad or none found; warnings do not count."""
+        return exit_code(len(self.good), [problem.code for problem in self.problems])
 
     def as_dict(self) -> dict[str, Any]:
         """Return what ``check.json`` holds."""
@@ -92,15 +115,18 @@ class CheckSummary:
             "codes": self.codes,
             "problems": [problem.as_dict() for problem in self.problems],
             "notes": {case.name: list(case.notes) for case in self.cases if case.notes},
+            "warning_codes": self.warning_codes,
+            "warnings": [warning.as_dict() for warning in self.warnings],
         }
 
     def csv_text(self) -> str:
-        """Return what ``check.csv`` holds: a row for each problem."""
-        stream = io.StringIO()
-        writer = csv.DictWriter(stream, ["case", "file", "code", "message"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(problem.as_dict() for problem in self.problems)
-        return stream.getvalue().removesuffix("\n")
+        """Return what ``check.csv`` holds: a row for each problem, then one for each warning."""
+        rows = [list(it.as_dict().values()) for it in (*self.problems, *self.warnings)]
+        return csv_text(("case", "file", "code", "message", "severity"), rows)
+
+
+def _counts(problems: Iterable[Problem]) -> dict[str, int]:
+    return dict(Counter(problem.code for problem in problems).most_common())
 
 
 def check(
@@ -129,37 +155,70 @@ def check(
     cohort = list_cohort(dataset)
     if out is not None:
         check_out(out, cohort.root)
-    orphans = [_orphan(path) for path in cohort.orphans]
-    checked = _checked(cohort, len(orphans), workers, options, on_case)
-    cases = sorted((*checked, *orphans), key=lambda case: case.name)
+    aside = [*map(_orphan, cohort.orphans), *map(_unread, cohort.problems)]
+    checked = _checked(cohort, len(aside), workers, options, on_case)
+    known = _with_twins(cohort.entries, tuple(checked))
+    cases = sorted((*known, *aside), key=lambda case: case.name)
     summary = CheckSummary(cohort.root, cohort.layout, tuple(cases), options)
     if out is not None:
         write_json(out / "check.json", summary.as_dict())
-        write_text(out / "check.csv", summary.csv_text() + "\n")
+        write_text(out / "check.csv", summary.csv_text())
         if manifest:
             write_manifest(out / NAME, summary.good)
     return summary
 
 
 def check_case(entry: Entry, options: ReadingOptions = AS_IS) -> CheckedCase:
-    """Read a case's scan and label map and say what is wrong with them."""
+    """Read a case's scan and label map, each once, and say what is wrong with them."""
     if entry.problem:
         problem = Problem(entry.name, entry.image, entry.code, entry.problem)
         return CheckedCase(entry.name, None, (problem,))
-    problems: list[Problem] = []
-    notes: list[str] = []
-    grid = _image_grid(entry, options, problems, notes)
-    if entry.label is None:
-        return CheckedCase(entry.name, settled(entry, frozenset()), tuple(problems), tuple(notes))
     try:
-        labels = read_mapped(entry.label, entry.label_map, options)
+        scan = read_scan(entry.image, case=entry.name, options=options)
     except Exception as error:  # whatever it is, it is this case's alone
-        problems.append(problem_from(entry.name, entry.label, error))
-        return CheckedCase(entry.name, None, tuple(problems), tuple(notes))
-    if grid is not None and not labels.geometry.matches(grid):
-        problems.append(_grids_differ(entry, grid, labels.geometry))
-    case = _judge_labels(entry, labels, problems, notes)
-    return CheckedCase(entry.name, case, tuple(problems), tuple(notes))
+        problems = (problem_from(entry.name, entry.image, error),)
+        return _check_labels(entry, CheckedCase(entry.name, None, problems), None, options)
+    found = CheckedCase(entry.name, None, (), scan.notes, voxels=_digest(scan.volume))
+    return _check_labels(entry, found, scan.volume.geometry, options)
+
+
+def twins(scans: Iterable[tuple[str, Path, str]]) -> tuple[Problem, ...]:
+    """Return a warning for each scan that came before under another name.
+
+    Args:
+        scans: name of the case, file of the scan, and :attr:`CheckedCase.voxels`.
+    """
+    first: dict[str, str] = {}
+    found = []
+    for name, image, voxels in scans:
+        other = first.setdefault(voxels, name) if voxels else name
+        if other != name:
+            message = (
+                f"{image} is voxel for voxel the scan of {other}; remove one of the two: where one "
+                "is learned from and the other judged by, results look better than they are"
+            )
+            found.append(Problem(name, image, "duplicate_scan", message, "warning"))
+    return tuple(found)
+
+
+def _with_twins(entries: Sequence[Entry], checked: Sequence[CheckedCase]) -> Iterator[CheckedCase]:
+    scans = ((e.name, e.image, c.voxels) for e, c in zip(entries, checked, strict=True))
+    warnings = {warning.case: warning for warning in twins(scans)}
+    for case in checked:
+        twin = warnings.get(case.name)
+        yield case if twin is None else replace(case, warnings=(*case.warnings, twin))
+
+
+def _digest(volume: Volume) -> str:
+    """Return what scans share only if all voxels agree, in HU and on the canonical axes."""
+    hu = volume.hu
+    if hu.dtype != np.int16:  # whole numbers may have been saved as floats
+        with np.errstate(invalid="ignore"):
+            whole = hu.astype(np.int16)
+        hu = whole if np.array_equal(whole, hu) else hu
+    found = hashlib.sha256(repr(hu.shape).encode(), usedforsecurity=False)
+    found.update(np.ascontiguousarray(hu).data)
+    return found.hexdigest()
 
 
 def _checked(
@@ -179,36 +238,75 @@ def _orphan(label: Path) -> CheckedCase:
     return CheckedCase(name, None, (Problem(name, label, "E_MISSING", message),))
 
 
-def _image_grid(
-    entry: Entry, options: ReadingOptions, problems: list[Problem], notes: list[str]
-) -> Geometry | None:
+def _unread(problem: Problem) -> CheckedCase:
+    return CheckedCase(problem.case, None, (problem,))
+
+
+def _check_labels(
+    entry: Entry, found: CheckedCase, grid: Geometry | None, options: ReadingOptions
+) -> CheckedCase:
+    """Add what is wrong with a case's label map.
+
+    Args:
+        entry: the case.
+        found: what was found out about its scan.
+        grid: of its scan, None if that cannot be read.
+        options: with which the scan was read.
+    """
+    if entry.label is None:
+        return replace(found, case=settled(entry, frozenset()))
     try:
-        scan = read_scan(entry.image, case=entry.name, options=options)
+        labels = read_mapped(entry.label, entry.label_map, options, entry.ignore)
     except Exception as error:  # whatever it is, it is this case's alone
-        problems.append(problem_from(entry.name, entry.image, error))
-        return None
-    notes += scan.notes
-    return scan.volume.geometry
-
-
-def _judge_labels(
-    entry: Entry, labels: LabelMap, problems: list[Problem], notes: list[str]
-) -> Case:
-    """Compare what is said of a case's labels with what is there."""
+        return replace(
+            found, problems=(*found.problems, problem_from(entry.name, entry.label, error))
+        )
     present = present_labels(labels)
     case = settled(entry, present)
-    if there := present & entry.absent:
-        message = f"the manifest says that {_names(there)} is absent, but {entry.label} has it"
-        problems.append(Problem(entry.name, entry.label, "E_MANIFEST", message))
-    if not present:
-        notes.append("empty_label: the label map is background everywhere")
-    if not_there := case.annotated - present - case.absent:
-        notes.append(f"annotated_not_present: {_names(not_there)}")
-    if extra := present - case.annotated:
-        notes.append(f"present_not_annotated: {_names(extra)}")
+    problems = [*found.problems, *_contradictions(entry, present)]
+    if grid is not None and not labels.geometry.matches(grid):
+        problems.append(_grids_differ(entry, grid, labels.geometry))
+    unusual = tuple(_unusual(case, entry, labels, present))
+    warnings = [
+        Problem(entry.name, entry.label, word, f"{entry.label}: {detail}", "warning")
+        for word, detail in unusual
+    ]
+    notes = [f"{word}: {detail}" for word, detail in unusual]
     if case.perhaps_absent is not None:
         notes.append(f"perhaps_absent: {NAMES[case.perhaps_absent]}")
-    return case
+    return replace(
+        found, case=case, problems=tuple(problems), notes=(*found.notes, *notes),
+        warnings=tuple(warnings),
+    )  # fmt: skip
+
+
+def _contradictions(entry: Entry, present: frozenset[int]) -> Iterator[Problem]:
+    """Yield what cannot be true of both the manifest and the label map."""
+    if there := present & entry.absent:
+        message = f"the manifest says that {_names(there)} is absent, but {entry.label} has it"
+        yield Problem(entry.name, entry.label, "E_MANIFEST", message)
+    promised = (entry.annotated or frozenset()) - entry.absent
+    if promised and not present:
+        message = (
+            f"the manifest says that {_names(promised)} is annotated, but {entry.label} holds no "
+            "label at all; find the right label map, or say in the manifest that they are absent"
+        )
+        yield Problem(entry.name, entry.label, "E_EMPTY_LABELS", message)
+
+
+def _unusual(
+    case: Case, entry: Entry, labels: LabelMap, present: frozenset[int]
+) -> Iterator[tuple[str, str]]:
+    """Yield what may be wrong with a label map: a word for it, and what it is."""
+    if not present and entry.annotated is None and not entry.absent:
+        yield "empty_label", "the label map has no labels; the case counts as unlabelled"
+    if present and (not_there := case.annotated - present - case.absent):
+        yield "annotated_not_present", _names(not_there)
+    if extra := present - case.known:
+        yield "present_not_annotated", _names(extra)
+    if wrong := misplaced(labels):
+        detail = "; ".join(wrong)
+        yield "situs", f"{detail}; is it mirrored, or are left and right exchanged?"
 
 
 def _grids_differ(entry: Entry, image: Geometry, label: Geometry) -> Problem:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cfseg.dataset.cases import Case, as_case, each
+from cfseg.dataset.cases import Case, case_or_problem, each, settled
+from cfseg.dataset.folders import is_there
 from cfseg.dataset.layouts import Entry, list_cohort
 from cfseg.dataset.manifest import NAME, write_manifest
-from cfseg.dataset.problems import Problem, check_out, exit_code, problem_from
+from cfseg.dataset.problems import Problem, check_out
+from cfseg.errors import exit_code
 from cfseg.io import write_json
 from cfseg.labels import NAMES
 
@@ -71,13 +73,15 @@ class Grouping:
         root: of the cohort.
         layout: what kind of a cohort it is, in words.
         groups: its cases.
-        refused: cases of which it cannot be said what is annotated.
+        refused: cases of which it cannot be said what is annotated, and unreadable folders.
+        without_scan: names of the cases whose scan is not there; the manifest says enough of them.
     """
 
     root: Path
     layout: str
     groups: Groups
     refused: tuple[Problem, ...]
+    without_scan: tuple[str, ...] = ()
 
     @property
     def cases(self) -> tuple[Case, ...]:
@@ -102,7 +106,7 @@ class Grouping:
     @property
     def exit_code(self) -> int:
         """0 all cases in a group, 3 some refused, 4 all refused or none found."""
-        return exit_code(len(self.cases), len(self.refused))
+        return exit_code(len(self.cases), [problem.code for problem in self.refused])
 
     def as_dict(self) -> dict[str, Any]:
         """Return what ``groups.json`` holds."""
@@ -118,6 +122,7 @@ class Grouping:
             "perhaps_absent": {name: NAMES[i] for name, i in self.perhaps_absent.items()},
             "absent": {c.name: [NAMES[i] for i in sorted(c.absent)] for c in settled},
             "refused": [problem.as_dict() for problem in self.refused],
+            "without_scan": len(self.without_scan),
         }
 
 
@@ -143,7 +148,8 @@ def groups(
     """Sort a cohort into the paper's groups.
 
     Label maps are opened only for cases of which no manifest says what is annotated; one that
-    cannot be read leaves its case out and does not stop the others.
+    cannot be read leaves its case out and does not stop the others. A case whose annotations the
+    manifest gives needs no files: groups can be planned before anything is downloaded.
 
     Args:
         dataset: folder of the cohort, or its manifest.
@@ -160,7 +166,7 @@ def groups(
     if out is not None:
         check_out(out, cohort.root)
     cases: list[Case] = []
-    refused: list[Problem] = []
+    refused: list[Problem] = [*cohort.problems]
     for done, found in enumerate(each(_case_or_problem, cohort.entries, workers), start=1):
         if isinstance(found, Case):
             cases.append(found)
@@ -168,21 +174,18 @@ def groups(
             refused.append(found)
         if progress is not None:
             progress(done, len(cohort.entries))
-    grouping = Grouping(cohort.root, cohort.layout, group(cases), tuple(refused))
+    missing = tuple(case.name for case in cases if not is_there(case.image))
+    grouping = Grouping(cohort.root, cohort.layout, group(cases), tuple(refused), missing)
     if out is not None:
         write_json(out / "groups.json", grouping.as_dict())
         if manifest:
-            write_manifest(out / NAME, grouping.cases)
+            planned = [entry.name for entry in cohort.entries if entry.is_planned]
+            write_manifest(out / NAME, grouping.cases, planned)
     return grouping
 
 
 def _case_or_problem(entry: Entry) -> Case | Problem:
-    if entry.problem:
-        return Problem(entry.name, entry.image, entry.code, entry.problem)
-    try:
-        return as_case(entry)
-    except Exception as error:  # whatever it is, it is this case's alone
-        return problem_from(entry.name, entry.label, error)
+    return settled(entry, frozenset()) if entry.is_planned else case_or_problem(entry)
 
 
 def _in_order(*parts: Iterable[Case]) -> tuple[Case, ...]:

@@ -1,18 +1,29 @@
 """The cohorts people have: which scans and label maps lie where. No image is opened here."""
 
-import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from cfseg.dataset.label_names import label_map_from_names
-from cfseg.dataset.manifest import NAME, Manifest, ManifestCase, read_manifest
+from cfseg.dataset.folders import (
+    CHANNEL,
+    Folders,
+    by_case,
+    channels,
+    is_file_name,
+    stem,
+    with_suffix,
+)
+from cfseg.dataset.json_object import read_object
+from cfseg.dataset.label_names import ignore_from_names, label_map_from_names
+from cfseg.dataset.manifest import NAME, Manifest, ManifestCase, check_ignore, read_manifest
+from cfseg.dataset.problems import Problem
 from cfseg.errors import UsageError
 from cfseg.labels import TUMOR
 
+_T = TypeVar("_T")
 SUFFIXES = (".nii.gz", ".nii")
-CHANNEL = "_0000"
 EXPECTED = (
     "expected imagesTr/CASE_0000.nii.gz and labelsTr/CASE.nii.gz, a dataset.json of nnU-Net or of "
     "the Medical Segmentation Decathlon, or a manifest.json that names the scans"
@@ -30,6 +41,7 @@ class Entry:
         annotated: FLARE ids; None: those that are present in the label map.
         absent: labels known not to be there.
         label_map: {id in the label map: FLARE id}; None: its ids are FLARE's.
+        ignore: value in the label map of voxels that nobody annotated, None if it has none.
         problem: why the case cannot be used, "" if nothing is known against it.
         code: of the problem.
     """
@@ -40,8 +52,14 @@ class Entry:
     annotated: frozenset[int] | None = None
     absent: frozenset[int] = frozenset()
     label_map: Mapping[int, int] | None = field(default=None, hash=False)
+    ignore: int | None = None
     problem: str = ""
     code: str = ""
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether it is said what is annotated, and nothing is wrong but that files are missing."""
+        return self.code == "E_MISSING" and self.annotated is not None
 
 
 @dataclass(frozen=True)
@@ -53,12 +71,14 @@ class Cohort:
         layout: what kind of a cohort it is, in words.
         entries: its cases, in order of name.
         orphans: label maps without a scan.
+        problems: folders that cannot be read; whatever cases are in them are not among ``entries``.
     """
 
     root: Path
     layout: str
     entries: tuple[Entry, ...]
     orphans: tuple[Path, ...] = ()
+    problems: tuple[Problem, ...] = ()
 
 
 def list_cohort(root: Path) -> Cohort:
@@ -74,18 +94,41 @@ def list_cohort(root: Path) -> Cohort:
             FLARE's.
     """
     root = Path(root)
-    if root.is_file():
-        cohort = Cohort(root, "manifest", tuple(_from_manifest(read_manifest(root), {})))
-    elif root.is_dir():
+    if os.path.isdir(root):  # noqa: PTH112 - Path's raises where a folder above cannot be read
         cohort = _list_folder(root)
+    elif os.path.isfile(root):  # noqa: PTH113
+        cohort = Cohort(root, "manifest", tuple(_from_manifest(_manifest_of(root), {})))
     else:
         raise UsageError(f"there is no cohort {root}; {EXPECTED}")
     return replace(cohort, entries=tuple(_without_twins(cohort.entries)))
 
 
+def _manifest_of(root: Path) -> Manifest:
+    try:
+        return read_manifest(root)
+    except UsageError as error:
+        if root.suffix.lower() == ".json":
+            raise
+        raise UsageError(f"{root} is a file but no manifest; {EXPECTED}") from error
+
+
+@dataclass(frozen=True)
+class _Meaning:
+    """What the values in label maps mean, unless more is said of a case."""
+
+    label_map: Mapping[int, int] | None = None
+    ignore: int | None = None
+
+    def entry(self, name: str, image: Path, label: Path | None) -> Entry:
+        if label is None:
+            return Entry(name, image, None)
+        return Entry(name, image, label, label_map=self.label_map, ignore=self.ignore)
+
+
 def _list_folder(root: Path) -> Cohort:
-    manifest = read_manifest(root / NAME) if (root / NAME).exists() else None
-    cohort = _described(root, None if manifest is None else manifest.label_map)
+    path = root / NAME
+    manifest = read_manifest(path) if os.path.lexists(path) else None
+    cohort = _described(root, manifest)
     if manifest is None:
         return cohort
     found = {entry.name: entry for entry in _without_twins(cohort.entries)}
@@ -99,75 +142,82 @@ def _list_folder(root: Path) -> Cohort:
 def _from_manifest(manifest: Manifest, found: Mapping[str, Entry]) -> Iterable[Entry]:
     """Yield the manifest's cases; scans that it does not name are the ones found in its folder."""
     for name, said in manifest.cases.items():
-        yield _said(manifest, name, said, found.get(name))
+        before = found.get(name)
+        yield before if before and before.problem else _said(manifest, name, said, before)
 
 
 def _said(manifest: Manifest, name: str, said: ManifestCase, before: Entry | None) -> Entry:
     folder = manifest.path.parent
     image = folder / said.image if said.image else before.image if before else None
-    if image is None and name not in manifest.problems:
-        problem = f"{manifest.path} names the case {name}, but there is no scan of it"
-        return Entry(name, _usual_place(folder, name), None, problem=problem, code="E_MISSING")
     label = before.label if before and not said.is_unlabelled else None
     entry = Entry(
         name,
-        image or _usual_place(folder, name),
+        image or folder / "imagesTr" / f"{name}{CHANNEL}{SUFFIXES[0]}",
         folder / said.label if said.label else label,
         None if said.annotated is None else frozenset(said.annotated),
         frozenset(said.absent),
         _first(said.label_map, manifest.label_map, before.label_map if before else None),
     )
-    if before and before.problem:
-        return before
+    inherited = _unless_mapped(before.ignore if before else None, entry.label_map)
+    entry = replace(entry, ignore=_first(said.ignore, manifest.ignore, inherited))
     problem = manifest.problems.get(name, "")
-    if not problem and (entry.annotated or entry.absent - {TUMOR.id}) and entry.label is None:
+    if not problem and (wrong := check_ignore(entry.ignore, entry.label_map)):
+        problem = f"{manifest.path}: {name} {wrong}"
+    if problem:
+        return replace(entry, problem=problem, code="E_MANIFEST")
+    if image is None:
+        problem = f"{manifest.path} names the case {name}, but there is no scan of it"
+        return replace(entry, problem=problem, code="E_MISSING")
+    if (entry.annotated or entry.absent - {TUMOR.id}) and entry.label is None:
         problem = f"{name} is annotated by the manifest but has no file in labelsTr"
-    return replace(entry, problem=problem, code="E_MANIFEST" if problem else "")
+        code = "E_MANIFEST" if said.is_unlabelled else "E_MISSING"
+        return replace(entry, problem=problem, code=code)
+    return entry
 
 
-def _first(*label_maps: Mapping[int, int] | None) -> Mapping[int, int] | None:
-    return next((m for m in label_maps if m is not None), None)
+def _first(*values: _T | None) -> _T | None:
+    return next((value for value in values if value is not None), None)
 
 
-def _usual_place(folder: Path, name: str) -> Path:
-    return folder / "imagesTr" / f"{name}{CHANNEL}{SUFFIXES[0]}"
-
-
-def _described(root: Path, label_map: dict[int, int] | None) -> Cohort:
+def _described(root: Path, manifest: Manifest | None) -> Cohort:
     """List a folder by its ``dataset.json`` if that says anything, else by its subfolders."""
     path = root / "dataset.json"
-    about = _load(path) if path.exists() else {}
-    labels = about.get("labels")
-    if label_map is None and isinstance(labels, dict):
-        label_map = label_map_from_names(labels, path)
+    about = read_object(path) if os.path.lexists(path) else {}
+    meaning = _meaning(about, path, manifest)
     training = about.get("training")
     if isinstance(training, list) and training:
-        return Cohort(root, "Decathlon", _listed_cases(root, path, about, label_map))
+        return Cohort(root, "Decathlon", tuple(_listed_cases(root, path, about, meaning)))
     _check_nnunet(about, path)
     if isinstance(about.get("dataset"), dict):
         pairs = {"training": [_explicit(path, n, v) for n, v in about["dataset"].items()]}
-        return Cohort(root, "nnU-Net", _listed_cases(root, path, pairs, label_map))
-    entries, orphans = _in_subfolders(root, label_map)
-    return Cohort(root, "nnU-Net" if "file_ending" in about else "FLARE", entries, orphans)
+        return Cohort(root, "nnU-Net", tuple(_listed_cases(root, path, pairs, meaning)))
+    layout = "nnU-Net" if "file_ending" in about else "FLARE"
+    return _in_subfolders(root, layout, meaning, () if manifest is None else manifest.cases)
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise UsageError(f"{path}: expected an object, found a {type(found).__name__}")
-    return found
+def _meaning(about: dict[str, Any], path: Path, manifest: Manifest | None) -> _Meaning:
+    """Return what label values mean; what a manifest says goes before a ``dataset.json``."""
+    said = _Meaning() if manifest is None else _Meaning(manifest.label_map, manifest.ignore)
+    labels = about.get("labels")
+    if not isinstance(labels, dict):
+        return said
+    ignore = _unless_mapped(ignore_from_names(labels, path), said.label_map)
+    named = said.label_map or label_map_from_names(labels, path)
+    return _Meaning(named, _first(said.ignore, ignore))
+
+
+def _unless_mapped(ignore: int | None, label_map: Mapping[int, int] | None) -> int | None:
+    """Return a value to be ignored, None if a label map gives it another meaning."""
+    return None if ignore in (label_map or ()) else ignore
 
 
 def _check_nnunet(about: dict[str, Any], path: Path) -> None:
     ending = about.get("file_ending", SUFFIXES[0])
     if ending not in SUFFIXES:
         raise UsageError(f"{path}: the files end in {ending!r}; convert them to .nii.gz")
-    channels = about.get("channel_names", {})
-    if len(channels) > 1:
-        raise UsageError(f"{path}: there are {len(channels)} channels per case; a CT has one")
+    channel_names = about.get("channel_names", {})
+    if len(channel_names) > 1:
+        raise UsageError(f"{path}: there are {len(channel_names)} channels per case; a CT has one")
 
 
 def _explicit(path: Path, name: str, value: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
@@ -179,10 +229,9 @@ def _explicit(path: Path, name: str, value: Any) -> dict[str, Any]:  # noqa: ANN
 
 
 def _listed_cases(
-    root: Path, path: Path, about: dict[str, Any], label_map: dict[int, int] | None
-) -> tuple[Entry, ...]:
-    """Return the cases that a ``dataset.json`` names one by one, the ``test`` list unlabelled."""
-    entries = []
+    root: Path, path: Path, about: dict[str, Any], meaning: _Meaning
+) -> Iterator[Entry]:
+    """Yield the cases that a ``dataset.json`` names one by one, the ``test`` list unlabelled."""
     for item in [*about["training"], *(about.get("test") or ())]:
         pair = item if isinstance(item, dict) else {"image": item}
         try:
@@ -191,55 +240,81 @@ def _listed_cases(
             truth = None if label is None else root / label
         except (KeyError, TypeError) as error:
             raise UsageError(f"{path}: expected {{image, label}}, found {item!r}") from error
-        entries.append(Entry(name, image, truth, label_map=None if truth is None else label_map))
-    return tuple(entries)
+        yield meaning.entry(name, image, truth)
 
 
 def _existing(image: Path) -> Path:
     """Return the file as named or, as nnU-Net v1 leaves it out, with the channel's number."""
-    with_channel = image.with_name(f"{stem(image)}{CHANNEL}{image.name[len(stem(image)) :]}")
-    return with_channel if not image.exists() and with_channel.exists() else image
+    with_channel = with_suffix(image, f"{stem(image)}{CHANNEL}")
+    there = os.path.lexists(image) or not os.path.lexists(with_channel)
+    return image if there else with_channel
 
 
-def _in_subfolders(
-    root: Path, label_map: dict[int, int] | None
-) -> tuple[tuple[Entry, ...], tuple[Path, ...]]:
-    folders = sorted(path for path in root.iterdir() if path.is_dir())
-    labelled = [f for f in folders if f.name.startswith("imagesTr") or f.name == "images"]
-    truths = [f for f in folders if f.name.startswith("labelsTr") or f.name == "labels"]
-    labels = {stem(p): p for p in _scans(truths)}
-    entries = []
-    for image in _scans(labelled):
-        name = stem(image).removesuffix(CHANNEL)
+def _in_subfolders(root: Path, layout: str, meaning: _Meaning, named: Collection[str]) -> Cohort:
+    """List FLARE's and nnU-Net's folders.
+
+    Args:
+        root: of the cohort.
+        layout: its name.
+        meaning: of the values in its label maps.
+        named: cases that a manifest names.
+    """
+    folders = Folders.of(root)
+    labels: dict[str, list[Path]] = {}
+    for path in folders.labels:
+        labels.setdefault(stem(path), []).append(path)
+    entries: list[Entry] = []
+    for name, scans in by_case(folders.scans, named, {*labels}).items():
         # A case may itself be called x_0000; only then does its label map end so, as a rule.
-        truth = labels.pop(name, None) or labels.pop(f"{name}{CHANNEL}", None)
-        entries.append(Entry(name, image, truth, label_map=None if truth is None else label_map))
-    without = [f for f in folders if f.name.lower().startswith("unlabel")]
-    without += [sub for f in without for sub in sorted(f.glob("images*")) if sub.is_dir()]
-    entries += [Entry(stem(p).removesuffix(CHANNEL), p, None) for p in _scans(without)]
-    return tuple(entries), tuple(labels.values())
+        truth = labels.pop(name, None) or labels.pop(f"{name}{CHANNEL}", [])
+        entries += _with_truth(name, scans, truth, folders, meaning)
+    for name, scans in by_case(folders.unlabelled, named).items():
+        entries += _channels_refused(name, scans) or [Entry(name, path, None) for path in scans]
+    unread = [
+        Problem(path.name, path, "E_READ", f"the folder {path} cannot be read: {reason}")
+        for path, reason in folders.unread.items()
+    ]
+    orphans = tuple(path for paths in labels.values() for path in paths)
+    return Cohort(root, layout, tuple(entries), orphans, tuple(unread))
 
 
-def _scans(folders: Iterable[Path]) -> list[Path]:
-    files = (path for folder in folders for path in sorted(folder.iterdir()))
-    return [p for p in files if p.name.endswith(SUFFIXES) and not p.name.startswith(".")]
+def _with_truth(
+    name: str, scans: list[Path], truth: list[Path], folders: Folders, meaning: _Meaning
+) -> list[Entry]:
+    """Return the entry of a case, or several if it has several scans."""
+    if refused := _channels_refused(name, scans):
+        return refused
+    problem, code = "", ""
+    if len(truth) > 1:
+        listed = " and ".join(map(str, truth))
+        problem, code = f"{listed} are label maps of one case; remove or rename one", "E_USAGE"
+    elif not truth and folders.labels_unread:
+        unread = folders.labels_unread[0]
+        problem, code = f"{name} may have a label map in {unread}, which cannot be read", "E_READ"
+    label = truth[0] if truth else None
+    return [replace(meaning.entry(name, path, label), problem=problem, code=code) for path in scans]
 
 
-def stem(path: Path) -> str:
-    """Return the file's name without ``.nii`` or ``.nii.gz``."""
-    suffix = next((s for s in SUFFIXES if path.name.endswith(s)), path.suffix)
-    return path.name.removesuffix(suffix)
+def _channels_refused(name: str, scans: list[Path]) -> list[Entry]:
+    problem = channels(name, scans)
+    return [Entry(name, scans[0], None, problem=problem, code="E_CHANNELS")] if problem else []
 
 
 def _without_twins(entries: Iterable[Entry]) -> Iterable[Entry]:
-    """Yield the cases in order of name; a name that came before, whatever its case, is a problem.
+    """Yield the cases in order of name; one that came before, whatever its case, is a problem.
 
-    Outputs are called after the case, and some file systems do not tell ``a`` from ``A``.
+    So is one that is no name of a file. Outputs are called after the case, and some file systems
+    do not tell ``a`` from ``A``.
     """
     seen: dict[str, Entry] = {}
     for entry in sorted(entries, key=lambda entry: entry.name):
         twin = seen.setdefault(entry.name.lower(), entry)
-        if twin is entry or entry.problem:
+        if entry.problem:
+            yield entry
+        elif not is_file_name(entry.name):
+            problem = f"{entry.image}: outputs cannot be called after the case {entry.name!r}"
+            yield replace(entry, problem=f"{problem}; give it another name", code="E_USAGE")
+        elif twin is entry:
             yield entry
         else:
             problem = f"{twin.image} and {entry.image} are both called {entry.name}; rename one"

@@ -1,22 +1,24 @@
 """``manifest.json``: which labels are annotated in each case, and, if need be, where it lies.
 
 ``{case: [annotated ids]}`` is the short form, ``[]`` an unlabelled case. The long form is an
-object with any of ``image``, ``label`` (paths relative to the manifest), ``annotated``, ``absent``
-and ``label_map`` ({id in the file: FLARE id}, 0 leaves a label out). ``absent`` are organs
-that were removed, and 14 where it is known that there is no tumor. Both may stand in one file. A
-``label_map`` beside the cases holds for all that have none of their own. All ids but the keys of a
-label map are FLARE's.
+object with any of ``image``, ``label`` (paths relative to the manifest), ``annotated``, ``absent``,
+``label_map`` ({id in the file: FLARE id}, 0 leaves a label out) and ``ignore`` (the value in the
+file of voxels that nobody annotated). ``absent`` are organs that were removed, and 14 where it is
+known that there is no tumor. Both may stand in one file. A ``label_map`` or an ``ignore`` beside
+the cases holds for all that have none of their own. All ids but the keys of a label map and
+``ignore`` are FLARE's.
 """
 
-import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from cfseg.dataset.json_object import read_object
+from cfseg.dataset.label_names import IDENTITY
 from cfseg.errors import UsageError
 from cfseg.io import write_json
 from cfseg.labels import ORGAN_IDS, TUMOR
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 NAME = "manifest.json"
 DEFAULT_KEY = "label_map"
+IGNORE_KEY = "ignore"
 _IDS = frozenset((*ORGAN_IDS, TUMOR.id))
 _LABEL_MAP = TypeAdapter(dict[int, int])
 
@@ -40,6 +43,7 @@ class ManifestCase(BaseModel):
     annotated: tuple[int, ...] | None = None
     absent: tuple[int, ...] = ()
     label_map: dict[int, int] | None = None
+    ignore: int | None = None
 
     @property
     def is_unlabelled(self) -> bool:
@@ -55,12 +59,14 @@ class Manifest:
         path: of the file.
         cases: what it says, by case.
         label_map: for the cases that have none of their own.
+        ignore: for the cases that have none of their own.
         problems: why what it says of a case cannot be used, by case.
     """
 
     path: Path
     cases: dict[str, ManifestCase]
     label_map: dict[int, int] | None = None
+    ignore: int | None = None
     problems: dict[str, str] = field(default_factory=dict)
 
 
@@ -70,24 +76,35 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         UsageError: the file as a whole is not a manifest.
     """
-    found = _load(path)
+    found = read_object(path, "{case: [annotated label ids]}")
     default = _default_label_map(path, found.pop(DEFAULT_KEY, None))
+    # A case may be called so too; what is said of a case is never a number.
+    ignore = found.pop(IGNORE_KEY) if type(found.get(IGNORE_KEY)) is int else None
     cases, problems = {}, {}
     for name, value in found.items():
         cases[name], problem = _case(name, value)
         if problem:
             problems[name] = f"{path}: {name} {problem}"
-    return Manifest(path, cases, default, problems)
+    return Manifest(path, cases, default, ignore, problems)
 
 
-def write_manifest(path: Path, cases: Iterable["Case"]) -> None:
+def write_manifest(path: Path, cases: Iterable["Case"], planned: Collection[str] = ()) -> None:
     """Write a manifest in the long form; paths are relative to it.
+
+    Args:
+        path: of the file.
+        cases: to be named.
+        planned: those among them whose files are not there yet, by name; no paths are written.
 
     Raises:
         ResourceError: the disk refuses.
     """
     folder = path.parent.resolve()
-    write_json(path, {case.name: _long(case, folder) for case in cases})
+    said = {
+        case.name: _labels(case) if case.name in planned else _files(case, folder) | _labels(case)
+        for case in cases
+    }
+    write_json(path, said)
 
 
 def check_label_map(label_map: Mapping[int, int]) -> str:
@@ -101,16 +118,15 @@ def check_label_map(label_map: Mapping[int, int]) -> str:
     return ""
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise UsageError(
-            f"{path}: expected {{case: [annotated label ids]}}, found a {type(found).__name__}"
-        )
-    return found
+def check_ignore(ignore: int | None, label_map: Mapping[int, int] | None) -> str:
+    """Return what is wrong with the value of voxels to be ignored, "" if nothing is."""
+    if ignore is None:
+        return ""
+    if not 1 <= ignore <= 255:
+        return f"ignores {ignore}; give a value from 1 to 255"
+    if ignore in (IDENTITY if label_map is None else label_map):
+        return f"ignores {ignore}, which is also a label; give another value"
+    return ""
 
 
 def _default_label_map(path: Path, value: object) -> dict[int, int] | None:
@@ -154,22 +170,28 @@ def _first(error: ValidationError) -> str:
     return f"{place}: {first['msg']}"
 
 
-def _long(case: "Case", folder: Path) -> dict[str, Any]:
-    record: dict[str, Any] = {
+def _files(case: "Case", folder: Path) -> dict[str, Any]:
+    return {
         "image": _relative(case.image, folder),
         "label": None if case.label is None else _relative(case.label, folder),
-        "annotated": sorted(case.annotated),
     }
+
+
+def _labels(case: "Case") -> dict[str, Any]:
+    record: dict[str, Any] = {"annotated": sorted(case.annotated)}
     if case.absent:
         record["absent"] = sorted(case.absent)
     if case.label_map is not None:
         record["label_map"] = {str(k): v for k, v in case.label_map.items()}
+    if case.ignore is not None:
+        record["ignore"] = case.ignore
     return record
 
 
 def _relative(path: Path, folder: Path) -> str:
     # The cohort may lie beside the manifest rather than below it; Path.relative_to cannot go up.
+    real = os.path.realpath(path)  # Path.resolve raises where a link leads to itself
     try:
-        return Path(os.path.relpath(path.resolve(), folder)).as_posix()
+        return Path(os.path.relpath(real, folder)).as_posix()
     except ValueError:  # another drive
-        return path.resolve().as_posix()
+        return Path(real).as_posix()

@@ -1,7 +1,8 @@
 """Ground truth and pseudo-labels become one label map (paper 2.2: *Dataset 1*).
 
 The rules: annotated labels win; a pseudo-organ never overwrites an annotated tumor; tumors are
-not taken from a model unless that is asked for.
+not taken from a model unless that is asked for; a voxel that the ground truth says to ignore stays
+:data:`~cfseg.dataset.label_names.IGNORE`.
 """
 
 from collections.abc import Collection
@@ -9,12 +10,13 @@ from collections.abc import Collection
 import numpy as np
 import numpy.typing as npt
 
+from cfseg.dataset.label_names import IGNORE
 from cfseg.labels import ORGAN_IDS, TUMOR
 
 Ids = npt.NDArray[np.uint8]
 
-UNKNOWN, GROUND_TRUTH, PSEUDO = 0, 1, 2
-"""Values of a provenance map: background or unknown, ground truth, pseudo-label."""
+UNKNOWN, GROUND_TRUTH, PSEUDO, IGNORED = 0, 1, 2, 3
+"""Values of a provenance map: background or unknown, ground truth, pseudo-label, to be ignored."""
 
 
 def merge(truth: Ids, pseudo: Ids, annotated: Collection[int], *, tumor: bool = False) -> Ids:
@@ -27,13 +29,14 @@ def merge(truth: Ids, pseudo: Ids, annotated: Collection[int], *, tumor: bool = 
         tumor: take tumors from the model too, where none are annotated. The paper does not.
 
     Returns:
-        (Z, Y, X): where the ground truth says an annotated label, that label; elsewhere the
-        model's label, unless that label is annotated (then its absence here is known).
+        (Z, Y, X): where the ground truth says an annotated label or to ignore the voxel, that;
+        elsewhere the model's label, unless that label is annotated (then its absence here is
+        known).
     """
     offered = (*ORGAN_IDS, TUMOR.id) if tumor else ORGAN_IDS
     fill = [label for label in offered if label not in annotated]
     merged = np.where(np.isin(pseudo, fill), pseudo, np.uint8(0))
-    mine = np.isin(truth, list(annotated))
+    mine = np.isin(truth, [*annotated, IGNORE])
     merged[mine] = truth[mine]
     return merged
 
@@ -62,22 +65,23 @@ def provenance(truth: Ids, merged: Ids, annotated: Collection[int]) -> Ids:
 
     Returns:
         (Z, Y, X): :data:`GROUND_TRUTH` where an annotated label is, :data:`PSEUDO` where a model's
-        is, else :data:`UNKNOWN`.
+        is, :data:`IGNORED` where the ground truth says so, else :data:`UNKNOWN`.
     """
     found = np.where(merged > 0, np.uint8(PSEUDO), np.uint8(UNKNOWN))
     found[np.isin(truth, list(annotated))] = GROUND_TRUTH
+    found[truth == IGNORE] = IGNORED
     return found
 
 
 def truth_is_kept(truth: Ids, merged: Ids, annotated: Collection[int]) -> bool:
-    """Say whether a label map has all annotated organs and tumors as the ground truth has them.
+    """Say whether a label map has all annotated and ignored voxels as the ground truth has them.
 
     Args:
         truth: as in :func:`merge`.
         merged: in question; a map without any tumor is one of organs and may have any under them.
         annotated: as in :func:`merge`.
     """
-    known = set(annotated) - {0}
+    known = {*annotated, IGNORE} - {0}
     if not (merged == TUMOR.id).any():
         known.discard(TUMOR.id)
     mine = np.isin(truth, list(known))

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cfseg.evaluation.cells import NOTHING, Table, csv_text, markdown, spread_cell
+from cfseg.evaluation.cells import NOTHING, spread_cell
 from cfseg.evaluation.efficiency import FLARE_HEADER, Efficiency, flare_record, flare_row
 from cfseg.evaluation.meter import cores, find_gpu
 from cfseg.evaluation.programs import Benchmark, OnRun, Program, Run, run_all
-from cfseg.evaluation.tables import make_folder, versions
-from cfseg.io import write_json, write_text
+from cfseg.evaluation.tables import versions
+from cfseg.io import make_folder, write_json, write_text
+from cfseg.tables import Table, csv_text, markdown
 
 _ROWS: tuple[tuple[str, str], ...] = (
     ("seconds", "Running Time (s)"),

@@ -1,10 +1,7 @@
-"""Numbers as a reader of a table wants them, and tables as Markdown, CSV and JSON."""
+"""Numbers as a reader of a table wants them, and as JSON can hold them."""
 
-import csv
-import io
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from cfseg.evaluation.statistics import Interval, Paired, Spread, spread
@@ -18,45 +15,6 @@ FEWER_NOTE = "(n = k): over k cases, those in which it is defined."
 DIFFERENCE = "difference [95 % CI]"
 LEAST_CASES = 6
 """With fewer pairs the signed-rank test cannot fall below p = 0.05, and an interval says little."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table ready to be shown.
-
-    Attributes:
-        title: above it.
-        header: of the columns; the first holds names, the others numbers.
-        rows: as many cells as the header.
-        note: below it.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-
-
-def markdown(title: str, head: str, tables: Iterable[Table], notes: Sequence[str] = ()) -> str:
-    """Return a page of tables."""
-    lines = [f"# {title}", "", head, ""]
-    for table in tables:
-        lines += [f"## {table.title}", "", _markdown_row(table.header)]
-        lines.append(_markdown_row(("---", *("---:" for _ in table.header[1:]))))
-        lines += [_markdown_row(row) for row in table.rows]
-        lines += ["", table.note, ""] if table.note else [""]
-    lines += [f"- {note}" for note in notes]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return a CSV; an empty cell is not defined."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(header)
-    for row in rows:
-        writer.writerow(["" if plain(value) is None else value for value in row])
-    return stream.getvalue()
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401 - JSON
@@ -154,7 +112,3 @@ def p_cell(p: float, n: int) -> str:
     if math.isnan(p) or n < LEAST_CASES:
         return NOTHING
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -11,11 +11,8 @@ from cfseg.evaluation.cells import (
     ABSENT_NOTE,
     DIFFERENCE,
     FEWER_NOTE,
-    Table,
-    csv_text,
     difference_cell,
     mark_absent,
-    markdown,
     p_cell,
     plain,
     spread_cell,
@@ -25,10 +22,10 @@ from cfseg.evaluation.overview import names
 from cfseg.evaluation.rules import Mode
 from cfseg.evaluation.scores import ORGANS, SHARES, CaseScores, Metric, Summary, score_of
 from cfseg.evaluation.statistics import Paired, Spread, compare, holm, spread
-from cfseg.evaluation.tables import make_folder, versions
-from cfseg.io import write_json, write_text
+from cfseg.evaluation.tables import versions
+from cfseg.io import make_folder, write_json, write_text
 from cfseg.labels import by_name
-from cfseg.tables import shown
+from cfseg.tables import Table, csv_text, markdown
 
 METRICS: tuple[Metric, ...] = (*SHARES, "hd95_mm", "hd95_with_misses_mm")
 _TITLES: dict[Metric, str] = {
@@ -251,7 +248,7 @@ def tables(comparison: MethodComparison) -> list[Table]:
 
 def head(comparison: MethodComparison) -> str:
     """Return what holds for all tables, in one line."""
-    a, b = map(shown, comparison.names)
+    a, b = comparison.names
     n = max((c.cases for c in comparison.labels), default=0)
     left_out = len(comparison.first.cases) - n
     failed = f" ({left_out} more could not be judged)" if left_out else ""

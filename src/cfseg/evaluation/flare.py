@@ -27,7 +27,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from cfseg.errors import CfsegError, InputError, UsageError
+from cfseg.errors import InputError, UsageError, as_cfseg_error
 from cfseg.evaluation.ignored import ignored_value
 from cfseg.evaluation.pairs import Pair, Read, UnreadableError, find_pairs, read_pair
 from cfseg.evaluation.rules import Mode, mode_called
@@ -113,12 +113,9 @@ def judge_pair(
     """Score one prediction; what goes wrong stands in the scores, without folders."""
     try:
         scores = _judge(pair, labels, mode, ignored)
-    except CfsegError as error:
-        scores = _failed(pair, error.code, error.message)
-    except MemoryError:
-        scores = _failed(pair, "E_OOM", "memory ran out; try fewer --jobs")
     except Exception as error:
-        scores = _failed(pair, CfsegError.code, f"{type(error).__name__}: {error}")
+        known = as_cfseg_error(error)
+        scores = _failed(pair, known.code, known.message)
     return replace(scores, message=without_folders(scores.message, pair.pred, pair.ref))
 
 

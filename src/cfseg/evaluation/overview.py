@@ -9,7 +9,6 @@ from cfseg.evaluation.cells import (
     ABSENT_NOTE,
     FEWER_NOTE,
     NOTHING,
-    Table,
     interval_cell,
     mark_absent,
     spread_cell,
@@ -19,6 +18,7 @@ from cfseg.evaluation.lesions import Detections, detections
 from cfseg.evaluation.scores import METRICS, ORGANS, SHARES, Metric, Summary, mean, score_of
 from cfseg.evaluation.statistics import Interval, Spread, bootstrap_interval, spread
 from cfseg.labels import LABELS, ORGAN_IDS, Label
+from cfseg.tables import Table
 
 AVERAGE = "average"
 

@@ -12,14 +12,13 @@ import nibabel as nib
 import numpy as np
 import scipy
 
-from cfseg.errors import ResourceError
-from cfseg.evaluation.cells import csv_text, markdown, plain
+from cfseg.evaluation.cells import plain
 from cfseg.evaluation.lesions import CaseLesions
 from cfseg.evaluation.overview import Estimates, detection, estimates, head, tables
 from cfseg.evaluation.scores import METRICS, CaseScores, Metric, Summary
-from cfseg.io import write_text
+from cfseg.io import make_folder, write_text
 from cfseg.labels import NAMES
-from cfseg.tables import cell
+from cfseg.tables import csv_text, markdown
 
 _DISTANCES: tuple[Metric, ...] = ("dsc", "nsd", "hd95_mm", "hd95_with_misses_mm")
 
@@ -41,19 +40,6 @@ def write_scores(folder: Path, summary: Summary) -> None:
     write_text(folder / "tables.md", page)
 
 
-def make_folder(folder: Path) -> None:
-    """Make an output folder.
-
-    Raises:
-        ResourceError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise ResourceError(f"{folder} cannot be written: {reason}", code="E_DISK") from error
-
-
 def official_text(summary: Summary) -> str:
     """Return the means as the official script writes them, ``Key: 0.1234`` on each line."""
     return "".join(f"{key}: {mean:.4f}\n" for key, mean in summary.means.items())
@@ -63,13 +49,13 @@ def cases_csv(summary: Summary) -> str:
     """Return one row per case and label; cases that could not be judged have none."""
     rows = (
         (
-            cell(case.case),
+            case.case,
             case.state,
             NAMES[label],
             *(case.value(label, metric) for metric in _DISTANCES),
             case.volume_ml.get(label, float("nan")),
             case.reference_ml.get(label, float("nan")),
-            cell("; ".join(case.notes)),
+            "; ".join(case.notes),
         )
         for case in summary.cases
         for label in case.dsc
@@ -82,7 +68,7 @@ def lesions_csv(summary: Summary) -> str:
     """Return one row per lesion of the references."""
     rows = (
         (
-            cell(case.case),
+            case.case,
             number,
             lesion.volume_ml,
             lesion.diameter_mm,

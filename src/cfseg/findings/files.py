@@ -1,14 +1,12 @@
 """Files of findings: one JSON per case, and for all cases a table of labels and one of lesions."""
 
-import csv
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cfseg.errors import CfsegError, InputError, ResourceError, exit_code
+from cfseg.errors import CfsegError, InputError, as_cfseg_error, exit_code
 from cfseg.findings.agreement import LOW_AGREEMENT
 from cfseg.findings.measure import Findings, measure
 from cfseg.findings.organs import BORDER_SLICES
@@ -24,6 +22,7 @@ from cfseg.io import (
     write_json,
     write_text,
 )
+from cfseg.tables import csv_text
 
 FOLDER = "statistics"
 OnCase = Callable[[str, str, int, int], None]
@@ -95,10 +94,8 @@ def measure_many(
                 scan, labels, low_agreement=low_agreement, border_slices=border_slices,
                 options=options,
             )  # fmt: skip
-        except CfsegError as error:
-            refused[case] = error
-        except MemoryError:
-            refused[case] = ResourceError("memory ran out; close other programs", code="E_OOM")
+        except Exception as error:
+            refused[case] = as_cfseg_error(error)
         else:
             write_case(out, findings)
             found.append(findings)
@@ -150,16 +147,12 @@ def write_tables(out: Path, cases: Sequence[str]) -> None:
     known = {case: record for case, record in records.items() if record is not None}
     labels = [row for case, record in known.items() for row in label_rows(case, record)]
     lesions = [row for case, record in known.items() for row in lesion_rows(case, record)]
-    write_text(out / "statistics.csv", _csv(_LABEL_COLUMNS, labels))
-    write_text(out / "lesions.csv", _csv(_LESION_COLUMNS, lesions))
-
-
-def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
+    for name, columns, rows in (
+        ("statistics", _LABEL_COLUMNS, labels),
+        ("lesions", _LESION_COLUMNS, lesions),
+    ):
+        values = ([row.get(column) for column in columns] for row in rows)
+        write_text(out / f"{name}.csv", csv_text(columns, values))
 
 
 def _pairs(ct: Path, label_map: Path) -> tuple[dict[str, tuple[Input, Path]], tuple[str, ...]]:

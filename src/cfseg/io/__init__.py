@@ -1,6 +1,6 @@
 """Files to volumes and back: NIfTI and DICOM in, label maps on the input's own grid out."""
 
-from cfseg.io.atomic import replacing, write_json, write_text
+from cfseg.io.atomic import make_folder, replacing, write_json, write_text, writing
 from cfseg.io.found import Ignored, Input, Listing
 from cfseg.io.listing import list_inputs, the_input
 from cfseg.io.names import case_id, case_names, files_in, is_scan_name, name_at, names_of
@@ -24,6 +24,7 @@ __all__ = [
     "is_scan_name",
     "label_image",
     "list_inputs",
+    "make_folder",
     "name_at",
     "names_of",
     "read_label_map",
@@ -37,4 +38,5 @@ __all__ = [
     "write_json",
     "write_label_map",
     "write_text",
+    "writing",
 ]

@@ -8,10 +8,11 @@ import shutil
 import stat
 import tarfile
 import tempfile
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -44,22 +45,31 @@ def is_archive_name(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
-def unpack(path: Path, kept: ExitStack) -> Path:
-    """Unpack an archive into a folder that only its owner can read, and return the folder.
+class Unpacked:
+    """What came out of an archive, in a folder that goes with this object or with the program.
 
-    Args:
-        path: of the archive.
-        kept: the folder is removed when this is closed.
+    Attributes:
+        folder: that only its owner can read.
+        remove: removes the folder now.
+    """
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="cfseg-archive-"))
+        self.remove = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+
+
+def unpack(path: Path) -> Unpacked:
+    """Unpack an archive.
 
     Raises:
         InputError: ``E_CORRUPT`` for a damaged archive, ``E_FORMAT`` for one that is none or is
             encrypted, ``E_ARCHIVE`` where a name leads out of the folder or a limit is passed.
         ResourceError: ``E_DISK``, there is no room for it.
     """
-    folder = Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="cfseg-archive-")))
     try:
+        unpacked = Unpacked()
         with _opened(path) as (entries, opener):
-            _unpack(path, folder, entries, opener)
+            _unpack(path, unpacked.folder, entries, opener)
     except (
         zipfile.BadZipFile,
         tarfile.TarError,
@@ -76,11 +86,11 @@ def unpack(path: Path, kept: ExitStack) -> Path:
         ) from error
     except OSError as error:
         raise ResourceError(
-            f"{path} cannot be unpacked to {folder.parent}: {error.strerror or error}; free some "
-            "space, or set TMPDIR to another place",
+            f"{path} cannot be unpacked to {tempfile.gettempdir()}: {error.strerror}; free "
+            "some space, or set TMPDIR to another place",
             code="E_DISK",
         ) from error
-    return folder
+    return unpacked
 
 
 @contextmanager

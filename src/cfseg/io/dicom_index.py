@@ -4,6 +4,7 @@ Only the few elements that say so are read. What a folder's files are called doe
 one thing: a file that is named like its neighbors and cannot be read is missing from their series.
 """
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -125,17 +126,21 @@ def name_shape(path: Path) -> str:
 
 
 def inputs_of(
-    images: Sequence[Image], broken: Sequence[Broken], options: ReadingOptions
+    images: Sequence[Image],
+    broken: Sequence[Broken],
+    aside: Sequence[Ignored],
+    options: ReadingOptions,
 ) -> tuple[list[Input], list[Ignored]]:
     """Sort the DICOM files below one folder into scans and what is left aside.
 
     Args:
         images: of all files that could be read.
         broken: those that could not.
+        aside: what was left aside before.
         options: which series of a study is wanted, and whether another modality is read.
 
     Returns:
-        A scan, or a refusal, for each study or series; and what is no part of any.
+        A scan, or a refusal, for each study or series; and what else is no part of any.
     """
     found: list[Input] = []
     ignored = [Ignored(it.path, it.kind, _note_of(it.kind)) for it in images if it.kind]
@@ -146,14 +151,21 @@ def inputs_of(
             files = tuple(image.path for image in study)
             found.append(Input(_folder(study), files, study[0].study, refusal=volumes))
             continue
-        several = _by("series", volumes)
-        found += _chosen(several, ignored, options)
-    found = _told_apart([_beside(it, broken) for it in found], images)
+        forced = () if volumes[0].modality == "CT" else (_forced(volumes[0].modality),)
+        several = sorted(_by("series", volumes), key=_order)
+        chosen = _chosen(several, ignored, options)
+        found += [replace(it, notes=forced) for it in chosen]
+    found = _told_apart(_without_lost(found, broken), images)
     lost = [it for it in broken if not any(it.path.parent in _folders(one) for one in found)]
     for folder in sorted({it.path.parent for it in lost}):
         first = next(it for it in lost if it.path.parent == folder)
         found.append(Input.refused(folder, _damaged(first)))
-    return [replace(it, notes=notes_beside(_folders(it), ignored)) for it in found], ignored
+    beside = [(*it.notes, *notes_beside(_folders(it), [*aside, *ignored])) for it in found]
+    return [replace(it, notes=notes) for it, notes in zip(found, beside, strict=True)], ignored
+
+
+def _forced(modality: str) -> str:
+    return f"modality_forced: the series says it is {modality}, not CT"
 
 
 def _note_of(kind: str) -> str:
@@ -166,6 +178,12 @@ def _by(name: Literal["study", "series"], images: Iterable[Image]) -> list[list[
     for image in images:
         groups[getattr(image, name)].append(image)
     return list(groups.values())
+
+
+def _order(series: list[Image]) -> tuple[float, str]:
+    """Return by what the series of a study are sorted: their numbers, then their UIDs."""
+    number = series[0].number.strip()
+    return (float(number) if number.isdecimal() else math.inf, series[0].series)
 
 
 def _one_modality(
@@ -253,12 +271,12 @@ def _acquisitions(series: list[Image], options: ReadingOptions) -> list[Input]:
 def _refused_study(several: list[list[Image]], why: str) -> Input:
     images = [image for series in several for image in series]
     folder = _folder(images)
-    rows = "".join(f"\n  {row}" for row in (_HEAD, *map(_row, several)))
     error = InputError(
         f"{folder}: {why}; choose one with --series NUMBER or --series 'description~TEXT', or pass "
-        f"--all-series to make a case of each:{rows}",
+        "--all-series to make a case of each",
         code="E_MULTI_SERIES",
     )
+    error.details = (_HEAD, *map(_row, several))
     files = tuple(image.path for image in images)
     return Input(folder, files, images[0].study, refusal=error)
 
@@ -281,15 +299,19 @@ def _row(series: list[Image]) -> str:
     return " | ".join([*(word or "-" for word in words), str(slices), spacing, extent])
 
 
-def _beside(found: Input, broken: Sequence[Broken]) -> Input:
-    """Refuse a series beside which a file lies that should be part of it and cannot be read."""
-    if found.refusal is not None or not broken:
-        return found
-    folders = _folders(found)
-    shapes = {name_shape(path) for path in found.files}
-    near = [it for it in broken if it.path.parent in folders]
-    lost = [it for it in near if name_shape(it.path) in shapes] or near
-    return replace(found, refusal=_damaged(lost[0])) if lost else found
+def _without_lost(found: list[Input], broken: Sequence[Broken]) -> list[Input]:
+    """Refuse each series beside which a file lies that should be one of its own.
+
+    It is one of the series that its name is like, or else it may be one of any in its folder.
+    """
+    refused = list(found)
+    for lost in broken:
+        near = [i for i, it in enumerate(found) if lost.path.parent in _folders(it)]
+        like = [i for i in near if name_shape(lost.path) in map(name_shape, found[i].files)]
+        for i in like or near:
+            if refused[i].refusal is None:
+                refused[i] = replace(found[i], refusal=_damaged(lost))
+    return refused
 
 
 def _damaged(lost: Broken) -> InputError:

@@ -2,12 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
 from cfseg.errors import CfsegError, InputError
+from cfseg.io.archives import Unpacked
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Input:
         suffix: what tells its case from others of the same folder, as in ``_series3``.
         notes: about what was left aside beside it, each ``word: detail``.
         archive: that it was unpacked from, None if it was not.
+        unpacked: keeps what came out of the archive as long as somebody holds the input.
         shown: where it lies for people: ``path``, or the place inside of the archive.
         refusal: why it cannot be read, known already; None if nothing is.
         case: what its case is called, once that is settled among all of a run.
@@ -34,6 +35,7 @@ class Input:
     suffix: str = ""
     notes: tuple[str, ...] = ()
     archive: Path | None = None
+    unpacked: Unpacked | None = field(default=None, compare=False, repr=False)
     shown: Path = Path()
     refusal: CfsegError | None = field(default=None, compare=False)
     case: str = field(default="", compare=False)
@@ -48,6 +50,11 @@ class Input:
         return cls(path, refusal=error)
 
     @property
+    def name(self) -> str:
+        """The name of its file or folder."""
+        return self.shown.name
+
+    @property
     def identity(self) -> tuple[str, str, int]:
         """What stays the same from run to run: place, series, acquisition."""
         return str(self.shown.absolute()), self.series, self.acquisition or 0
@@ -59,10 +66,10 @@ class Input:
             return (self.archive,)
         return self.files or (self.path,)
 
-    def from_archive(self, archive: Path, folder: Path) -> Self:
-        """Return the input as one of an archive that was unpacked into a folder."""
-        inside = self.path.relative_to(folder)
-        return replace(self, archive=archive, shown=archive / inside)
+    def from_archive(self, archive: Path, unpacked: Unpacked) -> Self:
+        """Return the input as one of an archive that was unpacked."""
+        shown = archive / self.path.relative_to(unpacked.folder)
+        return replace(self, archive=archive, unpacked=unpacked, shown=shown)
 
 
 @dataclass(frozen=True)
@@ -87,12 +94,10 @@ class Listing:
     Attributes:
         inputs: the scans, in order.
         ignored: everything else.
-        unpacked: holds the folders of unpacked archives; they go with it.
     """
 
     inputs: tuple[Input, ...]
     ignored: tuple[Ignored, ...] = ()
-    unpacked: ExitStack = field(default_factory=ExitStack, compare=False, repr=False)
 
     @property
     def reasons(self) -> dict[str, int]:

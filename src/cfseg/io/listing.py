@@ -6,7 +6,6 @@ Nothing that is met here stops the rest: an entry that cannot be looked at becom
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,7 +54,7 @@ def list_inputs(
     for path in paths:
         for found in search.named(path):
             inputs.setdefault(found.identity, found)
-    return Listing(tuple(inputs.values()), tuple(search.ignored), search.unpacked)
+    return Listing(tuple(inputs.values()), tuple(search.ignored))
 
 
 def the_input(path: Path, options: ReadingOptions = AS_IS) -> Input:
@@ -84,13 +83,12 @@ class _Search:
     skip: Path | None
     on_look: OnLook | None
     ignored: list[Ignored] = field(default_factory=list)
-    unpacked: ExitStack = field(default_factory=ExitStack)
     looked: int = 0
 
     def named(self, path: Path) -> list[Input]:
         """Return the scans of a path that somebody named."""
         if path.is_dir():
-            return self._below(path) or [Input.refused(path, nothing_in(path, self.ignored))]
+            return self._below(path)
         if is_archive_name(path) and path.is_file():
             return self._in_archive(path, named=True)
         if path.is_file() and has_dicom_head(path):
@@ -122,10 +120,14 @@ class _Search:
                     inputs += self._in_archive(path, named=False)
                 else:
                     others.append(path)
-            found = [path for path in others if has_dicom_head(path)]
-            here, lost = self._look_at(found)
+            found = {path for path in others if has_dicom_head(path)}
+            try:
+                here, lost = self._look_at([path for path in others if path in found])
+            except UsageError as error:  # the extra is missing
+                inputs.append(Input.refused(folder, error))
+                continue
             images += here
-            rest = [path for path in others if path not in set(found)]
+            rest = [path for path in others if path not in found]
             broken += lost + self._strays(rest, [it.path for it in here])
         inputs += self._sorted(images, broken)
         if not inputs:
@@ -179,16 +181,17 @@ class _Search:
         """Return the scans of an archive; one without any counts only if somebody named it."""
         before = len(self.ignored)
         try:
-            folder = unpack(path, self.unpacked)
+            unpacked = unpack(path)
         except CfsegError as error:
             return [Input.refused(path, error)]
+        folder = unpacked.folder
         found = self._below(folder)
         inside = [it for it in found if it.path != folder or it.files]
         self.ignored[before:] = [
             Ignored(path / it.path.relative_to(folder), it.reason) for it in self.ignored[before:]
         ]
         if inside:
-            return [it.from_archive(path, folder) for it in found]
+            return [it.from_archive(path, unpacked) for it in found]
         if named:
             return [Input.refused(path, nothing_in(path, self.ignored[before:]))]
         self.ignored[before:] = [Ignored(path, "archive without a scan")]
@@ -228,7 +231,7 @@ class _Search:
             return []
         from cfseg.io.dicom_index import inputs_of
 
-        found, ignored = inputs_of(images, broken, self.options)
+        found, ignored = inputs_of(images, broken, self.ignored, self.options)
         self.ignored += ignored
         return found
 

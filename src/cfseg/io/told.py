@@ -1,7 +1,7 @@
 """What may be kept of a message: no folder of it, as that may name a patient."""
 
-import os
 import re
+from os.path import realpath
 from pathlib import Path
 
 _ABSOLUTE = re.compile(r"""(?<![\w.)/\\])(?:[A-Za-z]:)?[/\\](?:[^:'"\n]*[/\\])?([^\s'":;,)/\\]*)""")
@@ -18,9 +18,7 @@ def without_folders(text: str, *paths: Path | None) -> str:
         paths: that it may hold, as they were given; a folder's files keep the folder's name. Other
             paths are cut if they begin at the root.
     """
-    given = [path for path in paths if path is not None]
-    # Unlike Path.resolve, realpath takes a link that leads to itself.
-    known = [*given, *(Path(os.path.realpath(path)) for path in given)]
+    known = [form for path in paths if path is not None for form in (path, Path(realpath(path)))]
     for path in sorted(known, key=lambda form: len(str(form)), reverse=True):
         if len(path.parts) > 1:
             text = text.replace(str(path), path.name)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from nibabel.nifti1 import Nifti1Extension
 
 from cfseg.errors import InputError, ResourceError, UsageError
-from cfseg.io.atomic import TEMPORARY_PREFIX
+from cfseg.io.atomic import TEMPORARY_PREFIX, remove_quietly, writing
 from cfseg.io.nifti import read_nifti
 from cfseg.io.source import SourceGrid
 from cfseg.labels import LABELS
@@ -63,16 +63,15 @@ def write_label_map(path: Path, label_map: LabelMap, source: SourceGrid) -> None
     image = label_image(label_map, source)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _save(image, temporary)
-        _sync(temporary)
-        _verify(temporary, to_source_array(label_map, source), source)
-        temporary.replace(path)
-        _sync(path.parent)
-    except OSError as error:
-        raise ResourceError(f"{path} cannot be written: {_advice(error)}", code="E_DISK") from error
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _save(image, temporary)
+            _sync(temporary)
+            _verify(temporary, to_source_array(label_map, source), source)
+            temporary.replace(path)
+            _sync(path.parent)
     finally:
-        _remove(temporary)
+        remove_quietly(temporary)
 
 
 def writing_bytes(source: SourceGrid) -> int:
@@ -96,14 +95,6 @@ def _compressed(file: BinaryIO) -> gzip.GzipFile:
     except ImportError:
         return gzip.GzipFile("", "wb", 1, file, mtime=0)
     return IGzipFile("", "wb", 2, file, mtime=0)  # type: ignore[no-untyped-call]
-
-
-def _remove(path: Path) -> None:
-    """Remove what is left of a temporary file; an error here must not hide the first one."""
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return
 
 
 def _sync(path: Path) -> None:
@@ -131,14 +122,6 @@ def _verify(path: Path, expected: npt.NDArray[np.uint8], source: SourceGrid) -> 
         raise ResourceError("the label map just written has another affine", code="E_WRITE")
     if not np.array_equal(stored.values, expected):
         raise ResourceError("the label map just written has other voxels", code="E_WRITE")
-
-
-def _advice(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full; free some space and start again"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "no permission; choose another output folder"
-    return error.strerror or str(error)
 
 
 def _label_xml() -> bytes:

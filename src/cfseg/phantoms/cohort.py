@@ -10,9 +10,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from cfseg.errors import ResourceError, UsageError
+from cfseg.errors import UsageError
 from cfseg.geometry import Geometry
-from cfseg.io import replacing, write_json
+from cfseg.io import make_folder, replacing, write_json
 from cfseg.labels import LABELS, ORGAN_IDS, TUMOR
 from cfseg.parallel import in_processes
 from cfseg.phantoms.phantom import PhantomSpec, Spacing, generate
@@ -98,18 +98,15 @@ def write_cohort(
     """
     values = {"cases": cases, "seed": seed, "spacing": spacing, "groups": groups}
     values |= {"selection": selection, "test": test} | ({"full": full} if full else {})
-    try:
-        _claim(out, values)
-        planned = plan(out, cases, seed, groups=groups, full=full, selection=selection, test=test)
-        write = partial(_write_case, seed=seed, spacing=spacing)
-        left = [job for job in planned if not _is_written(job)]
-        before = len(planned) - len(left)
-        for done, _ in enumerate(in_processes(write, left, jobs), before + 1):
-            if progress is not None:
-                progress(done, len(planned))
-        _describe(out, planned, groups)
-    except OSError as error:
-        raise ResourceError(f"{out} cannot be written: {error}", code="E_DISK") from error
+    _claim(out, values)
+    planned = plan(out, cases, seed, groups=groups, full=full, selection=selection, test=test)
+    write = partial(_write_case, seed=seed, spacing=spacing)
+    left = [job for job in planned if not _is_written(job)]
+    before = len(planned) - len(left)
+    for done, _ in enumerate(in_processes(write, left, jobs), before + 1):
+        if progress is not None:
+            progress(done, len(planned))
+    _describe(out, planned, groups)
     return out
 
 
@@ -184,11 +181,19 @@ def apportion(weights: list[int], total: int, at_least: int = 0) -> list[int]:
 
 def _claim(out: Path, values: dict[str, Any]) -> None:
     """Write down how the cohort is made; refuse to mix it with another."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     note = out / "cohort.json"
-    if note.exists() and json.loads(note.read_text(encoding="utf-8")) != values:
+    if note.exists() and _json_of(note) != values:
         raise UsageError(f"{out} holds a cohort made with other values; choose another folder")
     write_json(note, values)
+
+
+def _json_of(note: Path) -> object:
+    """Return what a file says; None, which no cohort is made with, if it says nothing."""
+    try:
+        return json.loads(note.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
 
 
 def _meta(job: Job) -> Path:

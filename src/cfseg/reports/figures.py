@@ -11,11 +11,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from cfseg.errors import ResourceError
 from cfseg.geometry import Box, Triple, TripleMm
 from cfseg.io import replacing
 from cfseg.labels import LABELS, Label
 from cfseg.reports.places import viewpoint
+from cfseg.tables import shown
 from cfseg.volume import LabelMap, Volume
 
 WINDOW_CENTER_HU, WINDOW_WIDTH_HU = 40.0, 400.0
@@ -75,18 +75,7 @@ def montage(
         ResourceError: the file cannot be written.
     """
     figure = draw_montage(volume, prediction, reference, title)
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _save(figure, path)
-    except OSError as error:
-        raise ResourceError(
-            f"the picture {path} cannot be written: {error.strerror or error}", code="E_DISK"
-        ) from error
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with replacing(path) as temporary:
+    with replacing(Path(path)) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI, facecolor=BACKGROUND)
 
 
@@ -134,7 +123,10 @@ def draw_montage(
             draw_panel(axes, volume, label_map, plane, place, box.start)
         figure.axes[-len(PLANES)].set_ylabel(name, color="white", fontsize=12)
     if title:
-        figure.suptitle(title, color="white", fontsize=12, y=1 - 0.15 / figure.get_figheight())
+        figure.suptitle(
+            shown(title), color="white", fontsize=12, y=1 - 0.15 / figure.get_figheight(),
+            parse_math=False,
+        )  # fmt: skip
     draw_legend(figure, list(rows.values()))
     return figure
 

@@ -13,8 +13,10 @@ from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from cfseg.labels import LABELS
+from cfseg.tables import shown
 
 _POLICY = (
     "default-src 'none'; img-src data:; font-src data:; connect-src data:; form-action 'none'; "
@@ -28,7 +30,7 @@ def render(template: str, scripts: tuple[str, ...] = (), **values: object) -> st
     Args:
         template: its name in ``templates``.
         scripts: the text of each script, run in this order.
-        values: what the template shows; all of it is escaped.
+        values: what the template shows; all of it is escaped, and control characters are shown.
     """
     style = _style()
     policy = _POLICY.format(
@@ -59,9 +61,9 @@ def viewer_scripts() -> tuple[str, ...]:
 
 
 @cache
-def viewer_license() -> str:
-    """Return NiiVue's license, which every page that carries it has to show."""
-    return _text("vendored/niivue/LICENSE")
+def viewer_license() -> Markup:
+    """Return NiiVue's license, which every page that carries it has to show, line by line."""
+    return escape(_text("vendored/niivue/LICENSE"))
 
 
 @cache
@@ -94,6 +96,7 @@ def _environment() -> Environment:
         loader=PackageLoader("cfseg.reports"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -102,6 +105,11 @@ def _environment() -> Environment:
     return environment
 
 
+def _shown(value: object) -> object:
+    """Return what a template inserts: what is not seen, as in foreign text, as escapes."""
+    return value if isinstance(value, Markup) else shown(str(value))
+
+
 def _number(value: Any, digits: int = 1) -> str:  # noqa: ANN401 - whatever a record holds
     """Return a figure with a fixed number of digits, or a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    return f"{value:.{digits}f}" if isinstance(value, int | float) else "–"

@@ -32,6 +32,7 @@ from cfseg.io import (
 from cfseg.labels import ORGANS, TUMOR
 from cfseg.reports.figures import BACKGROUND, DPI, draw_legend, draw_panel
 from cfseg.reports.places import organ_center, tumor_center
+from cfseg.tables import shown
 from cfseg.volume import LabelMap, Volume
 
 ARROWS = 2
@@ -270,7 +271,7 @@ def _row(case: Case, methods: Sequence[str], about: str, scores: Mapping[str, fl
     organs = _of_organs(scores)
     mean = sum(organs.values()) / max(1, len(organs))
     score = f"DSC {scores[about]:.2f}" if about in scores else f"mean DSC {mean:.2f}"
-    title = f"{case.name}\n{about.replace('_', ' ')}, {score}"
+    title = f"{shown(case.name)}\n{about.replace('_', ' ')}, {score}"
     return Row(title, volume, {**maps, "reference": reference}, place, labels)
 
 
@@ -290,10 +291,15 @@ def draw_rows(rows: Sequence[Row]) -> Figure:
         for column, (name, label_map) in enumerate(row.maps.items()):
             axes = figure.add_subplot(grid[number, column], label=f"{number} {name}")
             draw_panel(axes, row.volume, label_map, "axial", row.place, (0, 0, 0))
-            axes.set_title(f"{name}, z = {row.place[0]}", color="#d5dbe1", fontsize=10)
+            axes.set_title(
+                shown(f"{name}, z = {row.place[0]}"), color="#d5dbe1", fontsize=10,
+                parse_math=False,
+            )  # fmt: skip
             if name != "reference":
                 _mark(axes, row, label_map)
-        figure.axes[-len(row.maps)].set_ylabel(row.title, color="white", fontsize=9)
+        figure.axes[-len(row.maps)].set_ylabel(
+            row.title, color="white", fontsize=9, parse_math=False
+        )
     draw_legend(figure, [label_map for row in rows for label_map in row.maps.values()])
     return figure
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cfseg.batch import find_input
-from cfseg.errors import EXIT_OK, EXIT_PARTIAL, InputError
+from cfseg.errors import InputError, exit_code
 from cfseg.evaluation.flare import evaluate
 from cfseg.findings.measure import find
 from cfseg.findings.record import as_record
@@ -37,8 +37,8 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 if all pages are whole, 3 if some lack their pictures."""
-        return EXIT_PARTIAL if self.incomplete else EXIT_OK
+        """0 if all pages are whole, 3 if some lack their pictures: they are there all the same."""
+        return exit_code(len(self.pages), [""] * len(self.incomplete))
 
 
 def write_report(

@@ -15,14 +15,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from cfseg.batch import make_folder
 from cfseg.bundle.bundle import digest, read_manifest
 from cfseg.bundle.manifest import MANIFEST
 from cfseg.dataset.cases import Case, present_labels, read_labels
-from cfseg.errors import EXIT_NONE_DONE, EXIT_OK, EXIT_PARTIAL, InputError, UsageError
+from cfseg.errors import InputError, UsageError, exit_code
 from cfseg.evaluation.flare import score_case
 from cfseg.evaluation.scores import CaseScores
-from cfseg.io import SourceGrid, read_label_map, read_scan, without_folders, write_json
+from cfseg.io import (
+    SourceGrid,
+    make_folder,
+    read_label_map,
+    read_scan,
+    without_folders,
+    write_json,
+)
 from cfseg.labels import NAMES
 from cfseg.networks.backends import Backend, find_backend
 from cfseg.recipes.recipe import with_overrides
@@ -89,10 +95,8 @@ class Ablation:
 
     @property
     def exit_code(self) -> int:
-        """0 all cases judged, 3 some refused, 4 none judged."""
-        if not self.judged:
-            return EXIT_NONE_DONE
-        return EXIT_OK if len(self.judged) == len(self.cases) else EXIT_PARTIAL
+        """See :func:`cfseg.errors.exit_code`."""
+        return exit_code(len(self.judged), [case.code for case in self.cases if not case.rows])
 
 
 def find_bundle(path: Path) -> Path:

@@ -4,12 +4,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cfseg.batch import make_folder
-from cfseg.evaluation.cells import csv_text, markdown, plain
+from cfseg.evaluation.cells import plain
 from cfseg.evaluation.scores import ORGANS, SHARES
 from cfseg.evaluation.statistics import spread
-from cfseg.io import write_json, write_text
+from cfseg.io import make_folder, write_json, write_text
 from cfseg.labels import LABELS, NAMES
+from cfseg.tables import csv_text, markdown
 from cfseg.training.ablation import Ablation, as_record
 from cfseg.training.ablation_tables import (
     comparisons,

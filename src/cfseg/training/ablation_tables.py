@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from cfseg.evaluation.cells import (
     DIFFERENCE,
     LEAST_CASES,
-    Table,
     difference_cell,
     p_cell,
     spread_cell,
@@ -19,6 +18,7 @@ from cfseg.evaluation.comparison import compare_labels, comparison_table
 from cfseg.evaluation.scores import ORGANS, SHARES, Metric, score_of
 from cfseg.evaluation.statistics import Paired, compare
 from cfseg.labels import LABELS, NAMES, TUMOR
+from cfseg.tables import Table
 from cfseg.training.ablation import Ablation
 from cfseg.training.ablation_rows import CFS, CSM, CSM_CUT, TWO_STAGE, WEIGHT_1, WEIGHT_2
 

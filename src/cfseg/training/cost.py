@@ -15,7 +15,7 @@ import torch
 from pydantic import ValidationError
 
 from cfseg.evaluation.cells import NOTHING
-from cfseg.io import write_json
+from cfseg.io import write_json, write_text
 from cfseg.plan import Frozen
 from cfseg.recipes.training import StageTraining, Training
 from cfseg.training.environment import environment
@@ -238,7 +238,7 @@ def write_cost(work: Path, training: Training) -> str:
         },
     )
     text = _markdown(machine, costs, training)
-    (work / "cost.md").write_text(text, encoding="utf-8")
+    write_text(work / "cost.md", text)
     return text
 
 

@@ -53,7 +53,6 @@ def train_in_processes(
     """
     check_processes(training.batch_size, processes, device)
     job = folder.work / "jobs" / f"{folder.name}_{weight}.json"
-    job.parent.mkdir(parents=True, exist_ok=True)
     values = {
         "folder": asdict(folder) | {"work": str(folder.work)},
         "weight": weight,

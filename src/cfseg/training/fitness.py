@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cfseg.dataset.cases import Case, as_case, each, settled
-from cfseg.dataset.check import check_case
-from cfseg.dataset.layouts import Entry, list_cohort
+from cfseg.dataset.cases import Case, case_or_problem, each, refuse_empty, settled
+from cfseg.dataset.check import check_case, twins
+from cfseg.dataset.layouts import Cohort, Entry, list_cohort
 from cfseg.dataset.problems import Problem
-from cfseg.errors import InputError, UsageError
+from cfseg.errors import InputError
 from cfseg.io import write_json
 
 _NAMED = 10
 _SAVE_EVERY = 50
+_CHECKS = 2
+"""Counts up when cases are looked at for more: what was found before then no longer serves."""
 OnCase = Callable[[int, int], None]
 """Called with the cases looked at and the cases in all."""
 
@@ -26,10 +28,12 @@ class Fitness:
     Attributes:
         good: the cases without a problem.
         problems: of the others.
+        warnings: what may be wrong with cases that can be used.
     """
 
     good: tuple[Case, ...]
     problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...] = ()
 
     @property
     def bad(self) -> dict[str, str]:
@@ -40,30 +44,41 @@ class Fitness:
         return {name: ", ".join(dict.fromkeys(codes)) for name, codes in found.items()}
 
     def judge(self, report: Callable[[str], None], *, skip_bad: bool) -> None:
-        """Refuse a cohort with bad cases, or say which ones are left out.
+        """Say what is unusual; refuse a cohort with bad cases, or say which ones are left out.
 
         Raises:
             InputError: ``E_BAD_CASES`` with a list and what to do.
         """
+        for line in _first(self.warnings):
+            report(line)
         for problem in self.problems if skip_bad else ():
-            report(f"left out: {problem.case}: {problem.code}: {problem.message}")
+            report(f"left out: {problem.line}")
         if skip_bad or not self.problems:
             return
         count = len(self.bad)
-        lines = [f"  {p.case}: {p.code}: {p.message}" for p in self.problems[:_NAMED]]
-        if len(self.problems) > _NAMED:
-            lines.append(f"  and {len(self.problems) - _NAMED} more")
-        listed = "\n".join(lines)
-        raise InputError(
-            f"{count} of {count + len(self.good)} cases cannot be trained on:\n{listed}\nrepair "
-            "them, or pass --skip-bad to leave them out (cfseg dataset check lists them all; other "
-            "options that are named here are those of cfseg predict)",
+        error = InputError(
+            f"{count} of {count + len(self.good)} cases cannot be trained on; repair them, or pass "
+            "--skip-bad to leave them out (cfseg dataset check lists them all; other options that "
+            "are named here are those of cfseg predict)",
             code="E_BAD_CASES",
         )
+        error.details = tuple(f"  {line}" for line in _first(self.problems))
+        raise error
+
+
+def _first(problems: Sequence[Problem]) -> list[str]:
+    lines = [problem.line for problem in problems[:_NAMED]]
+    more = len(problems) - _NAMED
+    return [*lines, f"and {more} more {problems[0].severity}s"] if more > 0 else lines
 
 
 def check_fitness(
-    dataset: Path, memory: Path, jobs: int = 0, on_case: OnCase | None = None
+    dataset: Path,
+    memory: Path,
+    jobs: int = 0,
+    on_case: OnCase | None = None,
+    *,
+    remember: bool = True,
 ) -> Fitness:
     """Read each scan and label map of a cohort, unless they were read before and did not change.
 
@@ -72,12 +87,14 @@ def check_fitness(
         memory: file that keeps what was found from one run to the next.
         jobs: threads; 0: as many as cores, up to four.
         on_case: see :data:`OnCase`.
+        remember: write to ``memory``; what is in it counts either way.
 
     Raises:
         UsageError: not a cohort.
         ResourceError: the disk refuses.
     """
-    entries = list_cohort(dataset).entries
+    cohort = list_cohort(dataset)
+    entries = cohort.entries
     known, found = _read(memory), {}
     left = []
     for entry in entries:
@@ -88,11 +105,11 @@ def check_fitness(
             left.append(entry)
     for number, (entry, record) in enumerate(zip(left, each(_look, left, jobs), strict=True), 1):
         found[entry.name] = record
-        if number % _SAVE_EVERY == 0 or number == len(left):
+        if remember and (number % _SAVE_EVERY == 0 or number == len(left)):
             write_json(memory, found)
         if on_case is not None:
             on_case(len(entries) - len(left) + number, len(entries))
-    return _sorted(entries, found)
+    return _sorted(cohort, found)
 
 
 def readable_cases(dataset: Path) -> tuple[Case, ...]:
@@ -102,39 +119,44 @@ def readable_cases(dataset: Path) -> tuple[Case, ...]:
         dataset: as :func:`cfseg.dataset.layouts.list_cohort` takes it.
 
     Raises:
-        UsageError: not a cohort, or no case of it can be read.
+        UsageError: not a cohort.
+        InputError: there is nothing in it, or no case of it can be read.
     """
-    found = [case for case in each(_readable, list_cohort(dataset).entries) if case is not None]
+    cohort = list_cohort(dataset)
+    refuse_empty(cohort)
+    listed = each(case_or_problem, cohort.entries)
+    found = tuple(case for case in listed if isinstance(case, Case))
     if not found:
-        raise UsageError(f"{dataset}: no case can be read; see cfseg dataset check")
-    return tuple(found)
+        message = f"{dataset}: no case can be read; cfseg dataset check says why"
+        raise InputError(message, code="E_BAD_CASES")
+    return found
 
 
-def _readable(entry: Entry) -> Case | None:
-    try:
-        return None if entry.problem else as_case(entry)
-    except InputError:
-        return None
-
-
-def _sorted(entries: Sequence[Entry], found: Mapping[str, Any]) -> Fitness:
-    good, problems = [], []
-    for entry in entries:
+def _sorted(cohort: Cohort, found: Mapping[str, Any]) -> Fitness:
+    good, problems, warnings = [], [*cohort.problems], []
+    for entry in cohort.entries:
         record = found[entry.name]
         if not record["problems"]:
             good.append(settled(entry, frozenset(record["present"])))
-        for row in record["problems"]:
-            problems.append(Problem(entry.name, entry.image, row["code"], row["message"]))
-    return Fitness(tuple(good), tuple(problems))
+        problems += [_problem(entry, row) for row in record["problems"]]
+        warnings += [_problem(entry, row) for row in record["warnings"]]
+    copies = twins((e.name, e.image, found[e.name]["voxels"]) for e in cohort.entries)
+    return Fitness(tuple(good), tuple(problems), (*warnings, *copies))
+
+
+def _problem(entry: Entry, row: Mapping[str, Any]) -> Problem:
+    return Problem(entry.name, entry.image, row["code"], row["message"], row["severity"])
 
 
 def _look(entry: Entry) -> dict[str, Any]:
-    """Return what is remembered of a case: its problems, or the labels that are in it."""
+    """Return what is remembered of a case: its problems, or the labels and the scan that it has."""
     checked = check_case(entry)
     present = () if checked.case is None else checked.case.annotated - entry.absent
     return {
         "files": _stamp(entry),
-        "problems": [{"code": p.code, "message": p.message} for p in checked.problems],
+        "problems": [problem.as_dict() for problem in checked.problems],
+        "warnings": [warning.as_dict() for warning in checked.warnings],
+        "voxels": checked.voxels,
         "present": sorted(present),
     }
 
@@ -142,9 +164,11 @@ def _look(entry: Entry) -> dict[str, Any]:
 def _stamp(entry: Entry) -> list[Any]:
     """Return what tells that a case's files, or what is said of them, are still the same."""
     stamp: list[Any] = [
+        _CHECKS,
         None if entry.annotated is None else sorted(entry.annotated),
         sorted(entry.absent),
         None if entry.label_map is None else sorted(map(list, entry.label_map.items())),
+        entry.ignore,
         entry.problem,
     ]
     for path in (entry.image, entry.label):

@@ -18,7 +18,7 @@ import torch
 
 from cfseg.bundle.checkpoints import read_checkpoint
 from cfseg.errors import ModelError, ResourceError
-from cfseg.io import write_json
+from cfseg.io import make_folder, write_json, writing
 
 FOLD = "fold_0"
 LATEST, PREVIOUS = "checkpoint_latest.pth", "checkpoint_previous.pth"
@@ -89,7 +89,7 @@ def keep_best(model_folder: Path, at_most: int) -> Kept | None:
     stay = sorted([*there, new], key=_rank)[:at_most]
     if any(kept.epoch == epoch for kept in there) or new not in stay:
         return None
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     save({key: contents[key] for key in PREDICTING} | {OURS: note}, new.path)
     _write_list(folder / INDEX, stay)
     for kept in there:
@@ -234,6 +234,7 @@ def put_aside(model: Path, shelves: Path, name: str) -> Path | None:
     if not model.exists():
         return None
     shelf = shelves / f"{name}_{time.strftime('%Y%m%dT%H%M%S')}"
-    shelf.parent.mkdir(parents=True, exist_ok=True)
-    model.replace(shelf)
+    make_folder(shelf.parent)
+    with writing(shelf):
+        model.replace(shelf)
     return shelf

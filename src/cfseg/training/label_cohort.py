@@ -7,20 +7,29 @@ match its ``status/CASE.json``.
 
 import json
 from collections.abc import Collection, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-import torch
 
 from cfseg import __version__
-from cfseg.batch import file_digest, make_folder, stamp
-from cfseg.dataset.cases import Case, read_cases
+from cfseg.batch import file_digest, stamp
+from cfseg.dataset.cases import Case, case_or_problem, each, refuse_empty
+from cfseg.dataset.folders import is_file_name
 from cfseg.dataset.groups import group
-from cfseg.dataset.problems import check_out
-from cfseg.dataset.pseudo_labels import GROUND_TRUTH, PSEUDO, merge, provenance, truth_is_kept
-from cfseg.errors import CfsegError, InputError, UsageError
+from cfseg.dataset.layouts import list_cohort
+from cfseg.dataset.problems import Problem, check_out
+from cfseg.dataset.pseudo_labels import (
+    GROUND_TRUTH,
+    IGNORED,
+    PSEUDO,
+    merge,
+    provenance,
+    truth_is_kept,
+)
+from cfseg.errors import CfsegError, InputError, UsageError, as_cfseg_error
 from cfseg.inference.merge import organs_of, tumor_over_organs, union_of_tumors
 from cfseg.inference.predictor import Stage
 from cfseg.io import (
@@ -29,6 +38,7 @@ from cfseg.io import (
     Scan,
     SourceGrid,
     label_image,
+    make_folder,
     read_scan,
     replacing,
     without_folders,
@@ -63,10 +73,12 @@ def label_cohort(
     """Label the cases of a cohort with a model and merge that with their ground truth.
 
     Writes ``labelsTr/CASE.nii.gz``, ``provenance/CASE.nii.gz`` (0 background or unknown, 1 ground
-    truth, 2 pseudo-label) on each scan's own grid, ``status/CASE.json`` and ``pseudo_labels.json``.
+    truth, 2 pseudo-label, 3 to be ignored) on each scan's own grid, ``status/CASE.json`` and
+    ``pseudo_labels.json``. Voxels to be ignored have the value 15 in the label maps. A case of
+    which it cannot be said what is annotated is refused, whatever group was asked for.
 
     Args:
-        dataset: the cohort, as :func:`cfseg.dataset.cases.read_cases` takes it.
+        dataset: the cohort, as :func:`cfseg.dataset.layouts.list_cohort` takes it.
         bundle: the model; None takes the one that comes with cfseg.
         out: folder to write to.
         stage: ``coarse``, ``tumor``, ``organ``: that network alone over the body; or ``cascade``.
@@ -80,20 +92,26 @@ def label_cohort(
 
     Raises:
         UsageError: not a cohort, no such stage or group, or ``out`` lies in the cohort.
+        InputError: there is nothing in the cohort.
         ModelError: the bundle cannot do it.
         ResourceError: the disk refuses.
     """
-    chosen = choose(read_cases(dataset), groups, tumor=tumor)
+    cohort = list_cohort(dataset)
     check_out(out, dataset)
+    refuse_empty(cohort)
+    listed = tuple(each(case_or_problem, cohort.entries))
+    chosen = choose([case for case in listed if isinstance(case, Case)], groups, tumor=tumor)
+    refused = [*cohort.problems, *(p for p in listed if isinstance(p, Problem))]
+    total = len(refused) + len(chosen)
     segmenter = _segmenter(bundle, stage, step, device, threads, options)
     labeller = _Labeller(segmenter, out, stage, step, tumor=tumor)
     make_folder(out / "status")
     done: list[Labelled] = []
     try:
-        for case in chosen:
-            done.append(labeller.labelled(case))
+        for found in chain(map(labeller.refused, refused), map(labeller.labelled, chosen)):
+            done.append(found)
             if on_case is not None:
-                on_case(done[-1], len(done), len(chosen))
+                on_case(found, len(done), total)
     finally:
         summary = LabelSummary(tuple(done), labeller.settings)
         write_json(out / FILE, with_earlier(summary, out / FILE).as_dict())
@@ -164,8 +182,7 @@ class _Labeller:
 
     def labelled(self, case: Case) -> Labelled:
         """Label one case, unless that was done before."""
-        status = self.out / "status" / f"{case.name}.json"
-        before = self._finished_before(case, status)
+        before = self._finished_before(case)
         if before is not None:
             return Labelled(case.name, "done", True, before)
         state: State = "done"
@@ -173,25 +190,31 @@ class _Labeller:
             record = {"code": "", "message": ""} | self._label(case)
         except InputError as error:
             state, record = "refused", {"code": error.code, "message": error.message}
-        except CfsegError as error:
-            state, record = "failed", {"code": error.code, "message": error.message}
-        except (MemoryError, torch.OutOfMemoryError):
-            advice = f"{case.name}: out of memory; free some, or crop the scan"
-            state, record = "failed", {"code": "E_OOM", "message": advice}
         except Exception as error:
-            what = f"{case.name}: {type(error).__name__}: {error}"
-            state, record = "failed", {"code": CfsegError.code, "message": what}
+            known = as_cfseg_error(error)
+            state, record = "failed", {"code": known.code, "message": known.message}
         paths = (case.image, case.label, *self._outputs(case))
+        return self._written(case.name, state, record, *paths)
+
+    def refused(self, problem: Problem) -> Labelled:
+        """Account for a case of which it cannot be said what is annotated."""
+        record = {"code": problem.code, "message": problem.message}
+        return self._written(problem.case, "refused", record, problem.file)
+
+    def _written(
+        self, name: str, state: State, record: dict[str, Any], *paths: Path | None
+    ) -> Labelled:
         told = without_folders(record["message"], *paths)
-        record = {"case": case.name, "state": state} | record | {"message": told}
-        write_json(status, record | {"settings": self.settings})
-        return Labelled(case.name, state, False, record)
+        record = {"case": name, "state": state} | record | {"message": told}
+        if is_file_name(name):  # a manifest may name a case like a path that leads elsewhere
+            write_json(self._status(name), record | {"settings": self.settings})
+        return Labelled(name, state, False, record)
 
     def _label(self, case: Case) -> dict[str, Any]:
         options = self.segmenter.options
         scan = read_scan(case.image, case=case.name, options=options)
         geometry = scan.volume.geometry
-        truth = truth_of(case, geometry, options)
+        truth = truth_of(case, geometry, options, keep_ignored=True)
         merged = merge(truth, self._predict(scan).ids, case.known, tumor=self.tumor)
         if not truth_is_kept(truth, merged, case.annotated):
             raise CfsegError(f"{case.name}: merging changed annotated voxels; this is a bug")
@@ -202,6 +225,7 @@ class _Labeller:
         return {
             "truth_voxels": int(np.count_nonzero(origin == GROUND_TRUTH)),
             "pseudo_voxels": int(np.count_nonzero(origin == PSEUDO)),
+            "ignored_voxels": int(np.count_nonzero(origin == IGNORED)),
             "notes": [without_folders(note, case.image) for note in scan.notes],
             **self._files(case),
             "sha256": file_digest(labels),
@@ -220,10 +244,10 @@ class _Labeller:
         found = {"coarse": stages.coarse, "organ": stages.organ}.get(self.stage)
         return stages.tumor if found is None else (found,)
 
-    def _finished_before(self, case: Case, status: Path) -> dict[str, Any] | None:
+    def _finished_before(self, case: Case) -> dict[str, Any] | None:
         """Return what became of a case if nothing changed since it was done, else None."""
         try:
-            record: dict[str, Any] = json.loads(status.read_text(encoding="utf-8"))
+            record: dict[str, Any] = json.loads(self._status(case.name).read_text("utf-8"))
         except (OSError, ValueError):
             return None
         labels, sources = self._outputs(case)
@@ -238,6 +262,9 @@ class _Labeller:
         )
         return record if same else None
 
+    def _status(self, name: str) -> Path:
+        return self.out / "status" / f"{name}.json"
+
     def _outputs(self, case: Case) -> tuple[Path, Path]:
         name = f"{case.name}.nii.gz"
         return self.out / "labelsTr" / name, self.out / "provenance" / name
@@ -248,11 +275,18 @@ class _Labeller:
             truth = "" if case.label is None else file_digest(case.label)
         except OSError:
             truth = ""  # reading it will say what is wrong
-        return {
+        known = {
             "annotated": sorted(case.annotated),
             "image_stamp": stamp([case.image]),
             "label_sha256": truth,
         }
+        if case.absent:
+            known["absent"] = sorted(case.absent)
+        if case.label_map is not None:
+            known["label_map"] = sorted(map(list, case.label_map.items()))
+        if case.ignore is not None:
+            known["ignore"] = case.ignore
+        return known
 
 
 def _write_provenance(path: Path, origin: LabelMap, source: SourceGrid) -> None:

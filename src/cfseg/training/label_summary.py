@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cfseg.dataset.problems import exit_code
+from cfseg.errors import exit_code
 
 State = Literal["done", "refused", "failed"]
 FILE = "pseudo_labels.json"
@@ -43,9 +43,9 @@ class LabelSummary:
 
     @property
     def exit_code(self) -> int:
-        """0 all done, 3 some refused or failed, 4 none done or none found."""
-        done = sum(case.state == "done" for case in self.cases)
-        return exit_code(done, len(self.cases) - done)
+        """See :func:`cfseg.errors.exit_code`."""
+        codes = [str(case.record["code"]) for case in self.cases if case.state != "done"]
+        return exit_code(len(self.cases) - len(codes), codes)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what ``pseudo_labels.json`` holds."""

@@ -78,7 +78,6 @@ def rank(
         for role, weight, learner in _networks(curriculum)
     }
     found = select(candidates, cascade, cases, folder, report)
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / FILE, found.as_dict())
 
 

@@ -33,6 +33,7 @@ from cfseg.training.steps import (
     seconds_of,
     shared,
 )
+from cfseg.training.targets import refuse_ignored
 
 
 class Pipeline:
@@ -88,6 +89,7 @@ class Pipeline:
         self.left_out: dict[str, str] = {}
         self._learn_from(readable_cases(dataset) if skip_bad else read_cases(dataset))
         self.selection_cases = () if selection_set is None else read_cases(selection_set)
+        refuse_ignored((*self.cases, *self.selection_cases))
 
     def _learn_from(self, cases: Sequence[Case]) -> None:
         self.cases = tuple(cases)
@@ -97,15 +99,19 @@ class Pipeline:
             init_has_organ=has_organ,
         )  # fmt: skip
 
-    def check(self) -> None:
+    def check(self, *, remember: bool = True) -> None:
         """Look at all cases before any work; the bad ones are left out if that is wanted.
+
+        Args:
+            remember: write down what was found, so that no file is read again next time.
 
         Raises:
             InputError: ``E_BAD_CASES``, there are some and it is not wanted.
             UsageError: the others do not suffice.
         """
         on_case = None if self.progress is None else partial(self.progress, "check")
-        found = check_fitness(self.dataset, self.work / "fitness.json", self.jobs, on_case)
+        memory = self.work / "fitness.json"
+        found = check_fitness(self.dataset, memory, self.jobs, on_case, remember=remember)
         found.judge(self.report, skip_bad=self.skip_bad)
         self.left_out = found.bad
         if self.left_out:

@@ -10,7 +10,7 @@ import torch
 from cfseg.bundle.nnunet_v2 import read_model_folder
 from cfseg.dataset.cases import Case
 from cfseg.inference.predictor import Stage, Windows, predict
-from cfseg.io import read_scan, replacing
+from cfseg.io import make_folder, read_scan, replacing
 from cfseg.labels import TUMOR
 from cfseg.networks.backends import find_backend, load
 from cfseg.plan import Role
@@ -57,7 +57,7 @@ def label_cases(
         on_case: called after each case with the number done.
     """
     stage, digest = teacher
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for number, case in enumerate(cases, 1):
         file = pseudo_file(folder, case)
         if _teacher_of(file) != digest:

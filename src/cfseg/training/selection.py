@@ -18,13 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from cfseg.batch import make_folder
 from cfseg.dataset.cases import Case, read_labels
 from cfseg.errors import InputError, UsageError
 from cfseg.evaluation.metrics import dice
 from cfseg.inference.cascade import Stages, segment_volume
 from cfseg.inference.predictor import Stage
-from cfseg.io import read_scan, write_json
+from cfseg.io import make_folder, read_scan, write_json
 from cfseg.labels import ORGAN_IDS, TUMOR
 from cfseg.recipes.recipe import Cascade
 from cfseg.training.candidates import NETWORKS, Candidate, role_of

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from cfseg.batch.claims import NO_LOCKS, claimed
 from cfseg.errors import UsageError
-from cfseg.io import write_json
+from cfseg.io import make_folder, write_json, writing
 from cfseg.plan import ROLES, Role
 
 Report = Callable[[str], None]
@@ -160,7 +160,7 @@ def _without_done(
 
 def _run_if_free(folder: Path, step: Step, heads: dict[str, str], report: Report) -> bool:
     """Run a step unless another process is at it or did it just now; say whether it was run."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with claimed(folder / f".{step.name}.lock", wait=False) as mine:
         if not mine or is_done(folder, step):
             return False
@@ -226,9 +226,12 @@ def shared(folder: Path, task: Mapping[str, Any]) -> Iterator[None]:
 
     Raises:
         UsageError: another process does something else there.
+        ResourceError: ``E_DISK``, the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+", encoding="utf-8") as file:
+    make_folder(folder)
+    with writing(folder / ".lock"):
+        file = (folder / ".lock").open("a+", encoding="utf-8")
+    with file:
         if _lock(file, exclusive=True):
             file.truncate(0)
             file.write(json.dumps(task))

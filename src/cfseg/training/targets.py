@@ -1,11 +1,13 @@
 """What a stage learns of a case: its ground truth, completed by a model's labels (paper 2.2)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from cfseg.dataset.cases import Case, read_labels
 from cfseg.dataset.pseudo_labels import merge, organs_under_tumor, truth_is_kept
-from cfseg.errors import CfsegError, InputError
+from cfseg.errors import CfsegError, InputError, UsageError
 from cfseg.geometry import Geometry
 from cfseg.io import AS_IS, ReadingOptions
 from cfseg.plan import Role
@@ -13,20 +15,28 @@ from cfseg.plan import Role
 Ids = npt.NDArray[np.uint8]
 
 
-def truth_of(case: Case, geometry: Geometry, options: ReadingOptions = AS_IS) -> Ids:
+def truth_of(
+    case: Case,
+    geometry: Geometry,
+    options: ReadingOptions = AS_IS,
+    *,
+    keep_ignored: bool = False,
+) -> Ids:
     """Return the (Z, Y, X) ground truth of a case, background if it has none.
 
     Args:
         case: with its label map.
         geometry: of its scan.
         options: with which its scan was read.
+        keep_ignored: as in :func:`cfseg.dataset.cases.read_labels`.
 
     Raises:
-        InputError: it cannot be read, or (``E_GRID``) lies on another grid than the scan.
+        InputError: it cannot be read or has voxels to be ignored, or (``E_GRID``) lies on another
+            grid than the scan.
     """
     if case.label is None:
         return np.zeros(geometry.shape, dtype=np.uint8)
-    labels = read_labels(case, options)
+    labels = read_labels(case, options, keep_ignored=keep_ignored)
     if not labels.geometry.matches(geometry):
         raise InputError(
             f"{case.name}: {case.label.name} lies on another grid than {case.image.name}; repair "
@@ -34,6 +44,21 @@ def truth_of(case: Case, geometry: Geometry, options: ReadingOptions = AS_IS) ->
             code="E_GRID",
         )
     return labels.ids
+
+
+def refuse_ignored(cases: Sequence[Case]) -> None:
+    """Refuse cases whose label maps may have voxels to be ignored.
+
+    Raises:
+        UsageError: there are some.
+    """
+    ignoring = [case.name for case in cases if case.label is not None and case.ignore is not None]
+    if ignoring:
+        raise UsageError(
+            f"the label maps of {len(ignoring)} cases, {ignoring[0]} among them, have the label "
+            '"ignore", and training cannot leave voxels out yet; train on a copy whose label maps '
+            "and description are without it"
+        )
 
 
 def completed(case: Case, truth: Ids, pseudo: Ids, role: Role) -> Ids:

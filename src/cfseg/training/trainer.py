@@ -7,7 +7,6 @@ judges a network by the stage's own measure (paper 2.2).
 # nnU-Net ships no types.
 # mypy: disable-error-code="misc,no-untyped-call,no-any-return"
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from cfseg.bundle.checkpoints import read_checkpoint
+from cfseg.io import write_json
 from cfseg.labels import ORGANS, TUMOR
 from cfseg.training import keep
 from cfseg.training.iteration import learn
@@ -97,8 +97,7 @@ class StageTrainer(StageNetwork):
         if self.is_first:
             described = {"plans": self.plans_manager.plans, "dataset": self.dataset_json}
             for name, values in described.items():
-                path = Path(self.output_folder_base) / f"{name}.json"
-                path.write_text(json.dumps(values, indent=4) + "\n", encoding="utf-8")
+                write_json(Path(self.output_folder_base) / f"{name}.json", values)
             name = "dataset_fingerprint.json"
             shutil.copyfile(
                 Path(self.preprocessed_dataset_folder_base) / name,

@@ -23,7 +23,7 @@ import numpy as np
 
 from cfseg.dataset.cases import each
 from cfseg.geometry import Box, Geometry
-from cfseg.io import replacing, write_json
+from cfseg.io import make_folder, replacing, write_json
 from cfseg.io.source import RAS_TO_ZYX
 from cfseg.labels import LABELS
 from cfseg.plan import Role
@@ -118,7 +118,6 @@ def write_case(
 
 def _save(path: Path, array: np.ndarray, geometry: Geometry) -> None:
     """Write a canonical array; SimpleITK reads it back as (z, y, x)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     affine = np.linalg.inv(RAS_TO_ZYX) @ geometry.affine
     image = nib.Nifti1Image(array.transpose(2, 1, 0), affine[:, [2, 1, 0, 3]])
     image.set_qform(image.affine, code=1)
@@ -288,7 +287,7 @@ def _preprocess(
     configuration = manager.get_configuration(CONFIGURATION)
     dataset = json.loads((folder.raw / "dataset.json").read_text(encoding="utf-8"))
     target = folder.preprocessed / configuration.data_identifier
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     preprocessor = DefaultPreprocessor(verbose=False)
 
     def write(case: str) -> None:
