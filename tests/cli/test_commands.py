@@ -143,7 +143,7 @@ def test_a_name_that_the_terminal_cannot_write_is_shown(
     )
     terminal.flush()
     said = terminal.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
-    assert r"\udcff holds no status files" in said
+    assert r"\udcff; give one that cfseg predict wrote" in said
     assert ("Müller" in said) == (encoding != "ascii")
     assert ("李" in said) == (encoding == "utf-8")
 

@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from cfseg.cli.benchmark import benchmark as command
-from cfseg.errors import UsageError
+from cfseg.errors import InputError, UsageError
 from cfseg.evaluation import benchmark as module
 from cfseg.evaluation.benchmark import benchmark
 from cfseg.evaluation.programs import own_program, program_of
@@ -146,7 +146,7 @@ def test_wrong_calls(scans, tmp_path):
     with pytest.raises(UsageError, match="names that differ"):
         benchmark([scans], [one, one], tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match=r"no \.nii"):
+    with pytest.raises(InputError, match=r"no \.nii"):
         benchmark([tmp_path / "empty"], [one], tmp_path / "out")
 
 

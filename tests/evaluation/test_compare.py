@@ -90,6 +90,16 @@ def test_a_missing_prediction_counts_as_zero(folders):
     assert found.exit_code == 3
 
 
+def test_the_exit_code_is_that_of_the_method_with_fewer_scores():
+    scored = summarize([CaseScores("a", {1: 1.0}, {1: 1.0})], [1])
+    refused = summarize([CaseScores("a", {1: 0.0}, {1: 0.0}, "refused", "E_GRID")], [1])
+    starved = summarize([CaseScores("a", {}, {}, "failed", "E_OOM")], [1])
+    for one, other, code in (
+        (scored, scored, 0), (scored, refused, 4), (refused, scored, 4), (scored, starved, 6),
+    ):  # fmt: skip
+        assert compare_summaries(("A", "B"), one, other).exit_code == code
+
+
 def test_command(folders):
     app = typer.Typer()
     app.command()(command)
@@ -103,4 +113,4 @@ def test_a_label_that_is_nowhere_is_absent_and_not_perfect(folders):
     compare_methods(*folders, labels=[1, 9])
     text = (folders[3] / "comparison.md").read_text()
     assert "| gallbladder (6 absent) | absent | absent | +0.00 [+0.00, +0.00] | 1.000 |" in text
-    assert text.count("Absent: the reference does not have it") == 3
+    assert text.count("Absent: the reference does not have it") == 2  # DSC and NSD

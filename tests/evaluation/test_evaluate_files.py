@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from cfseg.cli.evaluate import evaluate as command
 from cfseg.cli.evaluate import score_table
-from cfseg.errors import ResourceError, UsageError
+from cfseg.errors import InputError, ResourceError, UsageError
 from cfseg.evaluation.flare import evaluate, summarize
 from cfseg.evaluation.pairs import find_pairs
 from cfseg.labels import LABELS
@@ -164,9 +164,9 @@ def test_a_prediction_with_other_axes_is_turned(tmp_path, orientation, mode):
     expected = evaluate(tmp_path / "straight.nii.gz", ref, tmp_path / "a", mode).cases[0]
     found = evaluate(tmp_path / "turned.nii.gz", ref, tmp_path / "b", mode).cases[0]
     assert (found.dsc, found.nsd) == (expected.dsc, expected.nsd)
-    assert expected.message == ""
+    assert expected.notes == ()
     is_turned = mode == "flare23" and orientation != "LPS"  # the reference is stored so
-    assert found.message.startswith("turned onto") == is_turned
+    assert [note[:23] for note in found.notes] == ["prediction: turned onto"] * is_turned
 
 
 @pytest.mark.parametrize(("orientation", "aorta"), [("LPS", 1.0), ("LPI", 0.8889)])
@@ -220,10 +220,10 @@ def test_wrong_calls(folders, tmp_path):
     with pytest.raises(UsageError, match="there is no"):
         evaluate(tmp_path / "nowhere", ref, out)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match=r"no \.nii"):
+    with pytest.raises(InputError, match="no label map"):
         evaluate(pred, tmp_path / "empty", out)
     save(tmp_path / "strange" / "x.nii.gz")
-    with pytest.raises(UsageError, match="named like"):
+    with pytest.raises(InputError, match="named like"):
         evaluate(tmp_path / "strange", ref, out)
     with pytest.raises(UsageError, match="mode"):
         evaluate(pred, ref, out, mode="flare99")
@@ -334,7 +334,7 @@ def test_tables_in_the_shape_of_the_paper(folders):
     assert "| < 10 mm | 4 | 3 | 75.0 |" in text
     assert "| 10-20 mm | 0 | 0 | - | - |" in text
     # Of four lesions of 0.27 ml (8.02 mm) three are found: d has no prediction.
-    assert "False positives per scan: 0.00 ± 0.00" in text
+    assert "False positives per scan that was scored: 0.00 ± 0.00 (n = 3)" in text
     assert "missing" in text
     rows = {r["target"]: r for r in csv.DictReader((out / "tables.csv").read_text().splitlines())}
     assert list(rows) == [*(label.name for label in LABELS), "organs"]

@@ -332,6 +332,9 @@ def test_failed_cases_do_not_count_and_missing_ones_are_zero():
     assert summarize([every(1.0)]).exit_code == 0
     assert summarize([failed]).exit_code == 4
     assert math.isnan(summarize([failed]).means["Organ_DSC"])
+    starved = CaseScores("d", {}, {}, "failed", "E_OOM", "memory ran out")
+    assert summarize([failed, starved]).exit_code == 6
+    assert summarize([every(1.0), failed, starved]).exit_code == 3
 
 
 def official_case():

@@ -99,6 +99,38 @@ def test_command_over_two_folders_writes_tables(tmp_path):
     assert not (out / "statistics" / "c.json").exists()
 
 
+def test_what_has_no_counterpart_is_named(tmp_path):
+    for name in "ab":
+        write_case(tmp_path, name)
+    (tmp_path / "ct" / "a_0000.nii.gz").unlink()
+    (tmp_path / "labels" / "c.nii.gz").write_bytes(b"")
+    call = ["findings", str(tmp_path / "ct"), str(tmp_path / "labels"), "-o", str(tmp_path / "o")]
+    result = CliRunner().invoke(app, call)
+    assert result.exit_code == 0
+    assert "2 without a scan or a label map: a.nii.gz, c.nii.gz" in result.output
+
+
+def test_a_case_for_which_memory_runs_out_does_not_cost_the_others(tmp_path, monkeypatch):
+    from cfseg.findings import files
+
+    for name in "ab":
+        write_case(tmp_path, name)
+    measure = files.measure
+
+    def starve(ct, label_map, **settings):
+        if label_map.name == "a.nii.gz":
+            raise MemoryError
+        return measure(ct, label_map, **settings)
+
+    monkeypatch.setattr(files, "measure", starve)
+    folders = tmp_path / "ct", tmp_path / "labels", tmp_path / "out"
+    measured = files.measure_many(*folders)
+    assert [found.case for found in measured.found] == ["b"]
+    assert (measured.refused["a"].code, measured.exit_code) == ("E_OOM", 3)
+    (tmp_path / "labels" / "b.nii.gz").unlink()
+    assert files.measure_many(*folders).exit_code == 6
+
+
 def test_one_pair_is_shown_and_lesions_too(tmp_path):
     ct, labels = write_case(tmp_path)
     result = CliRunner().invoke(app, ["findings", str(ct), str(labels), "-o", str(tmp_path / "o")])

@@ -5,7 +5,7 @@ from small_outputs import patient, save
 from typer.testing import CliRunner
 
 from cfseg.cli.root import app
-from cfseg.errors import UsageError
+from cfseg.errors import InputError, UsageError
 from cfseg.geometry import Geometry
 from cfseg.reports.qualitative import (
     Row,
@@ -45,7 +45,7 @@ def test_best_and_worst():
 
 def test_three_pictures_and_what_they_show(cohort, tmp_path):
     masks = {"two-stage": cohort / "two", "CFS": cohort / "cfs"}
-    written = write_figures(cohort / "ct", cohort / "ref", masks, tmp_path)
+    written = write_figures(cohort / "ct", cohort / "ref", masks, tmp_path).pictures
     assert [path.name for path in written] == [
         "good-and-bad.png",
         "bad-organs.png",
@@ -88,7 +88,7 @@ def test_cases_without_all_files_are_left_out(cohort, tmp_path):
     save(tmp_path / "one" / "c2.nii.gz", patient()[1])
     found = find_cases(cohort / "ct", cohort / "ref", {"m": tmp_path / "one"})
     assert [case.name for case in found] == ["c2"]
-    with pytest.raises(UsageError, match="no case has"):
+    with pytest.raises(InputError, match="no case has"):
         find_cases(cohort / "ct", cohort / "ref", {"m": tmp_path / "one"}, ["c1"])
     with pytest.raises(UsageError, match="--masks"):
         write_figures(cohort / "ct", cohort / "ref", {}, tmp_path)

@@ -14,8 +14,11 @@ from typer.testing import CliRunner
 
 import cfseg.reports
 from cfseg.cli.root import app
-from cfseg.errors import UsageError
+from cfseg.errors import InputError, UsageError
 from cfseg.io import without_paths
+from cfseg.reports.case_page import CaseView
+from cfseg.reports.cohort_page import found_scores
+from cfseg.reports.outputs import CaseOutput
 from cfseg.reports.report import write_report
 
 HOSTILE = '"><img src=x onerror=alert(1)>'
@@ -211,6 +214,49 @@ def test_the_cohort_lists_the_worst_first(tmp_path):
     assert page.text.count("data:image/png") == 4
 
 
+def test_means_of_the_cohort_count_a_case_without_a_label_map(tmp_path):
+    """One case is perfect, one has no label map; neither has a gallbladder, the first no tumor."""
+    hu, ids = patient()
+    without_tumor = np.where(ids == 14, 1, ids).astype(np.uint8)
+    for case, truth in (("a", without_tumor), ("b", ids)):
+        ct = save(tmp_path / "ct" / f"{case}_0000.nii.gz", hu)
+        save(tmp_path / "reference" / f"{case}.nii.gz", truth)
+        write_output(tmp_path / "out", case, truth, ct)
+    (tmp_path / "out" / "b.nii.gz").unlink()
+    write_output(tmp_path / "out", "c", ids, None)
+    text = Page(write_report(tmp_path / "out", tmp_path / "reference").index).text
+    for title in ("Organs, DSC (n = 2)", "Organs, NSD (n = 2)", "Tumor, DSC (1 absent, n = 2)"):
+        assert f"<dt>{title}</dt><dd>0.500</dd>" in text
+
+
+def test_dots_are_of_what_was_to_be_found(tmp_path):
+    view = CaseView(
+        CaseOutput(
+            "a", "a.html", {}, absent=("tumor", "gallbladder"),
+            scores={"dsc": {"liver": 1.0, "tumor": 1.0, "gallbladder": 0.0}},
+        )
+    )  # fmt: skip
+    assert [found_scores([view], "dsc", name) for name in ("liver", "tumor", "gallbladder")] == [
+        [1.0], [], [0.0],
+    ]  # fmt: skip
+
+
+def test_a_case_page_says_what_was_missed(tmp_path):
+    out = small_output(tmp_path)
+    ids = patient()[1]
+    save(out / "one.nii.gz", np.where(ids == 14, 0, ids).astype(np.uint8))
+    page = Page(write_report(out, tmp_path / "reference").pages["one"])
+    assert "Missed, or all but missed (DSC under 0.1): tumor." in page.text
+
+
+def test_a_status_file_that_is_no_object_costs_its_own_case(tmp_path):
+    out = small_output(tmp_path)
+    (out / "status" / "two.json").write_text("[]")
+    written = write_report(out)
+    assert sorted(written.pages) == ["one", "two"]
+    assert "its status cannot be read" in Page(written.pages["two"]).text
+
+
 def test_a_case_whose_name_ends_like_a_channel_keeps_its_reference(tmp_path):
     page = Page(
         write_report(small_output(tmp_path, "x_0000"), tmp_path / "reference").pages["x_0000"]
@@ -229,8 +275,10 @@ def test_an_empty_result_has_a_page(tmp_path):
 
 
 def test_a_folder_that_predict_did_not_write_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="predict"):
+    with pytest.raises(InputError, match="predict"):
         write_report(tmp_path)
+    with pytest.raises(UsageError, match="no folder"):
+        write_report(tmp_path / "nowhere")
 
 
 def test_command(tmp_path):

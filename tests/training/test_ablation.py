@@ -249,6 +249,10 @@ def test_few_cases_get_no_interval_and_no_p(ablation: Ablation) -> None:
     few = replace(ablation, cases=ablation.cases[:5])
     assert "Fewer than 6 cases: no interval and no p." in head(few)
     assert "Fewer" not in head(ablation)
+    refused = CaseRows("x", {}, "E_GRID", "another grid")
+    assert head(replace(ablation, cases=(*few.cases, refused))).startswith(
+        "5 cases (1 more refused)"
+    )
     five, six, dsc, _ = tables(few)
     assert five.rows[3][5:] == ("+10.00", "-")
     assert six.rows[0][5:] == ("+20.00", "-")

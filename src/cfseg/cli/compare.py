@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cfseg.cli.judging import (
+    IgnoreOption,
     JobsOption,
     LabelsOption,
     ModeOption,
@@ -25,6 +26,7 @@ def compare(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the comparison.")],
     mode: ModeOption = "flare23",
     labels: LabelsOption = None,
+    ignore: IgnoreOption = None,
     jobs: JobsOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -34,8 +36,8 @@ def compare(
     bootstrap interval, and the Wilcoxon signed-rank test. Writes comparison.md, comparison.csv and
     comparison.json.
 
-    Exit codes: 0 all cases scored, 2 wrong call, 3 some not scored, 4 none scored, 6 the disk
-    cannot be written.
+    Exit codes: 0 all cases scored, 2 wrong call, 3 some not scored, 4 none scored or nothing to
+    score, 6 the disk cannot be written or memory ran out.
 
     Example: cfseg compare masks_a/ masks_b/ labelsTs/ -o comparison/
     """
@@ -43,7 +45,7 @@ def compare(
     from cfseg.evaluation.comparison import compare_summaries, head, tables, write_comparison
 
     one, other = (
-        judged(pred, ref, mode, labels, jobs, quiet=quiet, name=name)
+        judged(pred, ref, mode, labels, jobs, ignore, quiet=quiet, name=name)
         for name, pred in (("A", first), ("B", second))
     )
     comparison = compare_summaries((str(first), str(second)), one, other)
@@ -54,6 +56,7 @@ def compare(
         for table in tables(comparison):
             for part in parts(table):
                 console.show(rich_table(part))
+            console.say(table.note)
         for name, summary in (("A: ", one), ("B: ", other)):
             close(aside, summary, name)
     raise typer.Exit(comparison.exit_code)

@@ -10,6 +10,7 @@ from cfseg.cli import networks
 if TYPE_CHECKING:
     from cfseg.batch import CaseStatus
     from cfseg.cli.console import Console
+    from cfseg.evaluation.scores import CaseScores
 
 DEMO_SEED = 2025  # no training saw it; it has all organs and a tumor
 """No model of ours was trained on phantoms of this seed."""
@@ -59,7 +60,10 @@ def demo(
     label_map, _ = read_label_map(predicted)
     truth, _ = read_label_map(reference)
     montage(read_scan(image).volume, label_map, truth, picture, title=segmenter.notice)
-    console.show(score_table(evaluate(predicted, reference, out / "scores")))
+    scores = evaluate(predicted, reference, out / "scores")
+    console.show(score_table(scores))
+    for line in missed(scores.cases[0], is_bundled=bundle is None):
+        console.say(line)
     _print_seconds(console, case)
     for line in (*case.record["notes"], segmenter.notice):
         if line:
@@ -69,6 +73,31 @@ def demo(
     paths = {"label map": predicted, "picture": picture, "report": index}
     for name, path in paths.items():
         console.say(f"{name + ':':10} {path}")
+
+
+def missed(case: "CaseScores", *, is_bundled: bool) -> list[str]:
+    """Return a sentence for each label that the reference has and the prediction (all but) misses.
+
+    Args:
+        case: its scores.
+        is_bundled: the model is the one that comes with cfseg, whose tumors are known to be weak.
+    """
+    from cfseg.labels import NAMES, TUMOR
+
+    lines = []
+    for label in case.missed:
+        name, ml = NAMES[label].replace("_", " "), case.reference_ml[label]
+        line = (
+            f"Missed: the reference has {ml:.1f} ml of {name}, and the prediction hardly matches "
+            f"any of it (DSC {case.dsc[label]:.2f})."
+        )
+        if is_bundled and label == TUMOR.id:
+            line += (
+                " The bundled model was trained on few synthetic tumors and misses most of them; "
+                "docs/results.md has the figures."
+            )
+        lines.append(line)
+    return lines
 
 
 def _print_seconds(console: "Console", case: "CaseStatus") -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cfseg.cli.judging import (
+    IgnoreOption,
     JobsOption,
     LabelsOption,
     ModeOption,
@@ -28,25 +29,27 @@ def evaluate(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the scores.")],
     mode: ModeOption = "flare23",
     labels: LabelsOption = None,
+    ignore: IgnoreOption = None,
     jobs: JobsOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Score label maps against references: DSC and NSD as the official FLARE 2023 evaluation.
 
-    Also HD95, volume errors, and tumors found by size. CASE.nii.gz or CASE_0000.nii.gz is judged
-    against CASE.nii.gz. A prediction that is missing, cannot be read or does not fit its reference
-    is listed and counts as 0. Writes scores.txt (the official format), scores.csv, scores.json,
-    lesions.csv, and tables.md and tables.csv in the shape of the paper's Tables 3 and 4.
+    Also HD95 with and without misses, volume errors, and tumors found by size. CASE.nii.gz or
+    CASE_0000.nii.gz is judged against CASE.nii.gz. A prediction that is missing, cannot be read or
+    does not fit its reference is listed and counts as 0. Writes scores.txt (the official format),
+    scores.csv, scores.json, lesions.csv, and tables.md and tables.csv in the shape of the paper's
+    Tables 3 and 4.
 
-    Exit codes: 0 all cases scored, 2 wrong call, 3 some not scored, 4 none scored, 6 the disk
-    cannot be written.
+    Exit codes: 0 all cases scored, 2 wrong call, 3 some not scored, 4 none scored or nothing to
+    score, 6 the disk cannot be written or memory ran out.
 
     Example: cfseg evaluate masks/ labelsTs/ -o scores/
     """
     from cfseg.cli.console import Console
     from cfseg.evaluation.tables import write_scores
 
-    summary = judged(pred, ref, mode, labels, jobs, quiet=quiet)
+    summary = judged(pred, ref, mode, labels, jobs, ignore, quiet=quiet)
     write_scores(out, summary)
     if not quiet:
         Console().show(score_table(summary))
@@ -82,5 +85,6 @@ def score_table(summary: "Summary") -> "Table":
 
 
 def _cell(summary: "Summary", key: str) -> str:
-    mean, sd = summary.means[key], summary.sds[key]
-    return f"{mean:.4f}" if sd != sd else f"{mean:.4f} ± {sd:.4f}"
+    from cfseg.evaluation.cells import spread_cell
+
+    return spread_cell(summary.spread(key), scale=1, digits=4, of=len(summary.judged))

@@ -26,7 +26,8 @@ def figure(
     outlined, arrows point to the largest differences. From Python:
     cfseg.reports.qualitative.write_figures.
 
-    Exit codes: 0 drawn, 2 wrong call, 4 a file is refused, 6 the disk cannot be written.
+    Exit codes: 0 drawn, 2 wrong call, 3 some cases refused, 4 all refused or nothing to draw,
+    6 the disk cannot be written.
 
     Example: cfseg figure imagesTs/ labelsTs/ --masks two-stage=masks2/ --masks CFS=masks/ -o figs/
     """
@@ -37,9 +38,12 @@ def figure(
     folders = dict(_pair(text) for text in masks)
     chosen = tuple(cases.split(",")) if cases else ()
     with Bars(Console(stderr=True, quiet=quiet), "cases") as bars:
-        written = write_figures(images, reference, folders, out, chosen, bars.step)
-    for path in written:
+        drawn = write_figures(images, reference, folders, out, chosen, bars.step)
+    for case, error in drawn.refused.items():
+        Console(stderr=True).say(f"{case}: refused: {error.code}: {error.message}")
+    for path in drawn.pictures:
         Console().say(str(path))
+    raise typer.Exit(drawn.exit_code)
 
 
 def _pair(text: str) -> tuple[str, Path]:

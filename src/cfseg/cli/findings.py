@@ -8,6 +8,8 @@ import typer
 from cfseg.cli.reading import OF_SCANS, OF_SERIES, reading
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cfseg.cli.console import Table
     from cfseg.findings.measure import Findings
     from cfseg.io import ReadingOptions
@@ -33,14 +35,13 @@ def findings(
     OUT/statistics/CASE.json (TotalSegmentator's statistics.json with more keys), and of all cases
     OUT/statistics.csv and OUT/lesions.csv. From Python: cfseg.measure(ct, label_map).
 
-    Exit codes: 0 all measured, 2 wrong call, 3 some cases refused, 4 all refused, 6 the disk
-    cannot be written.
+    Exit codes: 0 all measured, 2 wrong call, 3 some cases refused, 4 all refused or nothing to
+    measure, 6 the disk cannot be written or memory ran out.
 
     Example: cfseg findings ct.nii.gz labels.nii.gz -o findings/
     """
     from cfseg.cli.bars import Bars
     from cfseg.cli.console import Console
-    from cfseg.errors import EXIT_NONE_DONE, EXIT_OK, EXIT_PARTIAL
     from cfseg.findings.files import measure_many
 
     console, errors = Console(stderr=True, quiet=quiet), Console(stderr=True)
@@ -51,16 +52,22 @@ def findings(
             if problem:
                 errors.say(f"{case}: refused: {problem}")
 
-        found, refused = measure_many(
+        measured = measure_many(
             ct, label_map, out, border_slices=border_slices, options=options, on_case=on_case
         )
-    if len(found) == 1 and not quiet:
-        Console().show(_organ_table(found[0]))
-        if found[0].lesions:
-            Console().show(_lesion_table(found[0]))
+    if len(measured.found) == 1 and not quiet:
+        (found,) = measured.found
+        Console().show(_organ_table(found))
+        if found.lesions:
+            Console().show(_lesion_table(found))
+    if measured.alone:
+        console.say(f"{len(measured.alone)} without a scan or a label map: {_some(measured.alone)}")
     console.say(f"written to {out}")
-    nothing_refused = EXIT_OK if not refused else EXIT_PARTIAL
-    raise typer.Exit(nothing_refused if found else EXIT_NONE_DONE)
+    raise typer.Exit(measured.exit_code)
+
+
+def _some(names: "Sequence[str]", most: int = 5) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def _organ_table(found: "Findings") -> "Table":

@@ -22,6 +22,14 @@ LabelsOption = Annotated[
     str | None,
     typer.Option(metavar="IDS", help="Judge only these, as in 1,2,3 [default: all 14]."),
 ]
+IgnoreOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="ID",
+        help="Leave out voxels to which the reference gives this value; 0: none "
+        "[default: the ignore label of a dataset.json beside the references, or a folder above].",
+    ),
+]
 JobsOption = Annotated[
     int | None,
     typer.Option(min=1, help=f"Cases at a time [default: one per core, {MOST_JOBS} at most]."),
@@ -35,11 +43,12 @@ def judged(
     mode: str,
     labels: str | None,
     jobs: int | None,
+    ignore: int | None,
     *,
     quiet: bool,
     name: str = "cases",
 ) -> "Summary":
-    """Score predictions behind a progress bar; cases that are not scored are printed."""
+    """Score predictions behind a progress bar; what there is to say about a case is printed."""
     from cfseg.cli.bars import Bars
     from cfseg.cli.console import Console
     from cfseg.evaluation.flare import judge
@@ -51,12 +60,15 @@ def judged(
 
         def on_case(case: "CaseScores", done: int, of: int) -> None:
             bars.step(done, of)
+            lines = [(console, f"note: {note}") for note in case.notes]
             if case.message:
-                what = f"{case.state}: {case.code}" if case.code else "note"
-                line = f"{case.case}: {what}: {case.message}"
-                errors.say(line)
+                lines.append((errors, f"{case.state}: {case.code}: {case.message}"))
+            for to, line in lines:
+                to.say(f"{case.case}: {line}")
 
-        return judge(pred, ref, mode_called(mode), _ids(labels), on_case, jobs or _default_jobs())
+        return judge(
+            pred, ref, mode_called(mode), _ids(labels), on_case, jobs or _default_jobs(), ignore
+        )
 
 
 def parts(table: "Table") -> "list[Table]":
@@ -92,11 +104,12 @@ def rich_table(table: "Table") -> "ShownTable":
 
 
 def close(console: "Console", summary: "Summary", name: str = "") -> None:
-    """Say how many cases ended in which state."""
+    """Say how many cases ended in which state, and what holds for all of them."""
     parts = [f"{number} {state}" for state, number in summary.counts.items() if number]
     if summary.unpaired:
         parts.append(f"{len(summary.unpaired)} predictions without a reference")
-    console.say(name + ", ".join(parts))
+    for line in (", ".join(parts), *summary.notes):
+        console.say(name + line)
 
 
 def _default_jobs() -> int:

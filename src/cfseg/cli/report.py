@@ -28,8 +28,8 @@ def report(
     OUT/report/cases/CASE.html. No page holds a patient's name or a path. From Python:
     cfseg.reports.report.write_report(out, reference).
 
-    Exit codes: 0 all pages whole, 2 wrong call, 3 some pages without pictures, 6 the disk cannot
-    be written.
+    Exit codes: 0 all pages whole, 2 wrong call, 3 some pages without pictures, 4 nothing to
+    report, 6 the disk cannot be written.
 
     Example: cfseg report masks/ --reference labelsTs/
     """

@@ -1,5 +1,6 @@
 """What programs use, measured in one run: figures per case, FLARE's files, the paper's tables."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,6 @@ from cfseg.evaluation.cells import NOTHING, spread_cell
 from cfseg.evaluation.efficiency import FLARE_HEADER, Efficiency, flare_record, flare_row
 from cfseg.evaluation.meter import cores, find_gpu
 from cfseg.evaluation.programs import Benchmark, OnRun, Program, Run, run_all
-from cfseg.evaluation.statistics import spread
 from cfseg.evaluation.tables import versions
 from cfseg.io import make_folder, write_json, write_text
 from cfseg.tables import Table, csv_text, markdown
@@ -55,7 +55,8 @@ def benchmark(
         on_run: called after each run.
 
     Raises:
-        UsageError: there are no scans, or two programs have the same name.
+        UsageError: an input is not there, or two programs have the same name.
+        InputError: ``E_NO_CASES``, there are no scans.
         ResourceError: the folder cannot be written.
     """
     out = Path(out)
@@ -142,14 +143,19 @@ def _means_table(made: Benchmark) -> Table:
         (titles[name], *(_mean_cell(made.of(program), name) for program in made.programs))
         for name in _there(measured, list(titles))
     ]
-    counts = (f"{len(made.of(program))}" for program in made.programs)
+    counts = (
+        f"{len(made.of(program))} of {sum(run.program == program.name for run in made.runs)}"
+        for program in made.programs
+    )
+    failed = len(measured) < len(made.runs)
     return Table(
         "Efficiency",
         ("Efficiency index", *(program.name for program in made.programs)),
-        (*rows, ("cases", *counts)),
+        (*rows, ("cases measured", *counts)),
         "In the shape of the paper's Table 7. Total: area under the curve over time. Without "
         "start-up: from the moment the program first read the scan. Figures that do not say own "
-        "processes are of the whole machine, other programs included.",
+        "processes are of the whole machine, other programs included."
+        + (" A run that failed is in no mean, so it does not cost the program." if failed else ""),
     )
 
 
@@ -175,8 +181,7 @@ def _figures(run: Run) -> Efficiency:
 
 
 def _mean_cell(runs: Sequence[Run], name: str) -> str:
-    values = [_figures(run).as_dict().get(name) for run in runs]
-    return spread_cell(spread([value for value in values if value is not None]), scale=1)
+    return spread_cell([_figures(run).as_dict().get(name, math.nan) for run in runs], scale=1)
 
 
 def _cell(run: Run, name: str) -> str:

@@ -11,6 +11,7 @@ ABSENT_NOTE = (
     "Absent: the reference does not have it; where the prediction does not either, the rules count "
     "the case as perfect."
 )
+FEWER_NOTE = "(n = k): over k cases, those in which it is defined."
 DIFFERENCE = "difference [95 % CI]"
 LEAST_CASES = 6
 """With fewer pairs the signed-rank test cannot fall below p = 0.05, and an interval says little."""
@@ -30,13 +31,30 @@ def quantity_cell(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
 
 
-def spread_cell(scores: Sequence[float] | Spread, scale: float = 100, digits: int = 2) -> str:
-    """Return mean ± SD, by default of fractions as percent; the mean alone for one case."""
+def spread_cell(
+    scores: Sequence[float] | Spread, scale: float = 100, digits: int = 2, of: int | None = None
+) -> str:
+    """Return mean ± SD, by default of fractions as percent; the mean alone for one case.
+
+    Args:
+        scores: one per case, NaN where there is none; or what was made of them.
+        scale: 100 for fractions as percent.
+        digits: after the point.
+        of: how many cases there are, if scores do not tell; the cell says where fewer entered.
+    """
     found = scores if isinstance(scores, Spread) else spread(scores)
     if math.isnan(found.mean):
         return NOTHING
     mean = f"{scale * found.mean:.{digits}f}"
-    return mean if math.isnan(found.sd) else f"{mean} ± {scale * found.sd:.{digits}f}"
+    cell = mean if math.isnan(found.sd) else f"{mean} ± {scale * found.sd:.{digits}f}"
+    if of is None:
+        of = found.n if isinstance(scores, Spread) else len(scores)
+    return with_n(cell, found.n, of)
+
+
+def with_n(cell: str, n: int, of: int) -> str:
+    """Return a mean's cell with its number of cases, unless all of them entered."""
+    return cell if n == of else f"{cell} (n = {n})"
 
 
 def mark_absent(
@@ -68,14 +86,20 @@ def interval_cell(interval: Interval, scale: float = 100, digits: int = 2) -> st
     return f"[{scale * interval.low:.{digits}f}, {scale * interval.high:.{digits}f}]"
 
 
-def difference_cell(found: Paired, scale: float = 100) -> str:
-    """Return a difference with its sign and its interval."""
+def difference_cell(found: Paired, scale: float = 100, of: int | None = None) -> str:
+    """Return a difference with its sign and its interval.
+
+    Args:
+        found: the difference.
+        scale: 100 for fractions as percent.
+        of: how many cases there are; the cell says where fewer were compared.
+    """
     if found.n == 0:
         return NOTHING
-    mean = f"{scale * found.difference:+.2f}"
-    if math.isnan(found.interval.low) or found.n < LEAST_CASES:
-        return mean
-    return f"{mean} [{scale * found.interval.low:+.2f}, {scale * found.interval.high:+.2f}]"
+    cell = f"{scale * found.difference:+.2f}"
+    if not math.isnan(found.interval.low) and found.n >= LEAST_CASES:
+        cell += f" [{scale * found.interval.low:+.2f}, {scale * found.interval.high:+.2f}]"
+    return with_n(cell, found.n, found.n if of is None else of)
 
 
 def p_cell(p: float, n: int) -> str:

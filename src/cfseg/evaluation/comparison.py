@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cfseg.errors import EXIT_NONE_DONE, EXIT_OK, EXIT_PARTIAL
+from cfseg.errors import exit_code
 from cfseg.evaluation.cells import (
     ABSENT_NOTE,
     DIFFERENCE,
+    FEWER_NOTE,
     difference_cell,
     mark_absent,
     p_cell,
@@ -26,8 +27,20 @@ from cfseg.io import make_folder, write_json, write_text
 from cfseg.labels import by_name
 from cfseg.tables import Table, csv_text, markdown
 
-METRICS: tuple[Metric, ...] = (*SHARES, "hd95_mm")
-_TITLES: dict[Metric, str] = {"dsc": "DSC (%)", "nsd": "NSD (%)", "hd95_mm": "HD95 (mm)"}
+METRICS: tuple[Metric, ...] = (*SHARES, "hd95_mm", "hd95_with_misses_mm")
+_TITLES: dict[Metric, str] = {
+    "dsc": "DSC (%)",
+    "nsd": "NSD (%)",
+    "hd95_mm": "HD95 (mm), where both methods have the label",
+    "hd95_with_misses_mm": "HD95 with misses (mm)",
+}
+_NOTES: dict[Metric, str] = {
+    "hd95_mm": "A label that one method misses leaves the comparison, so missing it may help; the "
+    "next table counts it.",
+    "hd95_with_misses_mm": "A label that a method misses, or finds where the reference has none, "
+    "counts as the image's diagonal; where one method alone finds such a label, the other is 0 mm "
+    "off.",
+}
 
 
 @dataclass(frozen=True)
@@ -73,11 +86,10 @@ class MethodComparison:
 
     @property
     def exit_code(self) -> int:
-        """0 if all cases were scored for both, 3 if some were not, 4 if one method has none."""
-        codes = {self.first.exit_code, self.second.exit_code}
-        if EXIT_NONE_DONE in codes:
-            return EXIT_NONE_DONE
-        return EXIT_OK if codes == {EXIT_OK} else EXIT_PARTIAL
+        """0 if all cases were scored for both, 3 if some were not, 4 or 6 if a method has none."""
+        sides = (self.first, self.second)
+        done = min(side.counts["scored"] for side in sides)
+        return exit_code(done, [code for side in sides for code in side.codes])
 
 
 def compare_labels(
@@ -97,6 +109,8 @@ def compare_labels(
     found = []
     for name in names:
         one, other = ([score_of(case, name, metric) for case in side] for side in (first, second))
+        if metric == "hd95_with_misses_mm":
+            one, other = _filled(one, other), _filled(other, one)
         found.append((name, spread(one), spread(other), compare(one, other)))
     adjusted = iter(holm([paired.p for name, _, _, paired in found if name != ORGANS]))
     return [
@@ -114,6 +128,16 @@ def compare_labels(
     ]
 
 
+def _filled(scores_mm: Sequence[float], others_mm: Sequence[float]) -> list[float]:
+    """Return 0 mm where nothing is to be found and the other method alone finds something.
+
+    Where neither does there is nothing to compare; but if only the other's mistake left the
+    comparison with it, finding what is not there would be free.
+    """
+    pairs = zip(scores_mm, others_mm, strict=True)
+    return [0.0 if math.isnan(mm) and not math.isnan(other) else mm for mm, other in pairs]
+
+
 def compare_methods(
     first: Path,
     second: Path,
@@ -123,6 +147,7 @@ def compare_methods(
     labels: Sequence[int] | None = None,
     progress: Progress | None = None,
     jobs: int = 1,
+    ignore: int | None = None,
 ) -> MethodComparison:
     """Score two folders of predictions against the same references and compare them.
 
@@ -135,8 +160,11 @@ def compare_methods(
         labels: see there.
         progress: see there; it is called for both methods.
         jobs: see there.
+        ignore: see there.
     """
-    one, other = (judge(pred, ref, mode, labels, progress, jobs) for pred in (first, second))
+    one, other = (
+        judge(pred, ref, mode, labels, progress, jobs, ignore) for pred in (first, second)
+    )
     comparison = compare_summaries((str(first), str(second)), one, other)
     write_comparison(Path(out), comparison)
     return comparison
@@ -158,7 +186,11 @@ def compare_summaries(names_: tuple[str, str], first: Summary, second: Summary) 
 
 
 def comparison_table(
-    title: str, header: tuple[str, str], comparisons: Sequence[LabelComparison], scale: float = 100
+    title: str,
+    header: tuple[str, str],
+    comparisons: Sequence[LabelComparison],
+    scale: float = 100,
+    note: str = "",
 ) -> Table:
     """Return a table with a row for each label.
 
@@ -167,29 +199,36 @@ def comparison_table(
         header: names of both methods.
         comparisons: of one metric.
         scale: 100 for fractions as percent.
+        note: what is to be known about the metric.
     """
     rows = tuple(
         (
             *mark_absent(
                 "all organs" if c.what == ORGANS else c.what.replace("_", " "),
-                (spread_cell(c.first, scale), spread_cell(c.second, scale)),
+                (spread_cell(c.first, scale, of=c.cases), spread_cell(c.second, scale, of=c.cases)),
                 (c.first.mean, c.second.mean),
                 c.absent,
                 c.cases,
             ),
-            difference_cell(c.found, scale),
+            difference_cell(c.found, scale, c.cases),
             p_cell(c.found.p, c.found.n),
             "" if c.what == ORGANS else p_cell(c.p_holm, c.found.n),
         )
         for c in comparisons
     )
     count = sum(c.what != ORGANS for c in comparisons)
-    absent = f" {ABSENT_NOTE}" if any(c.absent for c in comparisons) else ""
+    fewer = any(n < c.cases for c in comparisons for n in (c.first.n, c.second.n, c.found.n))
+    notes = (
+        f"p: Wilcoxon signed-rank test; p (Holm): adjusted for the {count} labels.",
+        note,
+        FEWER_NOTE if fewer else "",
+        ABSENT_NOTE if any(c.absent and c.metric in SHARES for c in comparisons) else "",
+    )
     return Table(
         title,
         ("label", *header, DIFFERENCE, "p", "p (Holm)"),
         rows,
-        f"p: Wilcoxon signed-rank test; p (Holm): adjusted for the {count} labels.{absent}",
+        " ".join(filter(None, notes)),
     )
 
 
@@ -201,6 +240,7 @@ def tables(comparison: MethodComparison) -> list[Table]:
             ("A", "B"),
             [c for c in comparison.labels if c.metric == metric],
             100 if metric in SHARES else 1,
+            _NOTES.get(metric, ""),
         )
         for metric in METRICS
     ]
@@ -209,10 +249,12 @@ def tables(comparison: MethodComparison) -> list[Table]:
 def head(comparison: MethodComparison) -> str:
     """Return what holds for all tables, in one line."""
     a, b = comparison.names
-    n = max((c.found.n for c in comparison.labels), default=0)
+    n = max((c.cases for c in comparison.labels), default=0)
+    left_out = len(comparison.first.cases) - n
+    failed = f" ({left_out} more could not be judged)" if left_out else ""
     return (
-        f"A: {a}. B: {b}. {n} case{'' if n == 1 else 's'}; rules of {comparison.first.mode}; "
-        "mean ± SD over cases; difference: B - A."
+        f"A: {a}. B: {b}. {n} case{'' if n == 1 else 's'}{failed}; rules of "
+        f"{comparison.first.mode}; mean ± SD over cases; difference: B - A."
     )
 
 
@@ -223,7 +265,8 @@ def write_comparison(folder: Path, comparison: MethodComparison) -> None:
         ResourceError: the folder cannot be written.
     """
     make_folder(folder)
-    text = markdown("Comparison", head(comparison), tables(comparison))
+    notes = comparison.first.notes
+    text = markdown("Comparison", head(comparison), tables(comparison), notes)
     write_text(folder / "comparison.md", text)
     write_text(folder / "comparison.csv", comparison_csv(comparison))
     write_json(folder / "comparison.json", plain(as_json(comparison)))
@@ -231,11 +274,12 @@ def write_comparison(folder: Path, comparison: MethodComparison) -> None:
 
 def comparison_csv(comparison: MethodComparison) -> str:
     """Return one row per metric and label, in the metric's own unit."""
-    header = ("metric", "label", "n", "first_mean", "first_sd", "second_mean", "second_sd",
-              "difference", "low", "high", "p", "p_holm")  # fmt: skip
+    header = ("metric", "label", "cases", "n", "first_n", "first_mean", "first_sd", "second_n",
+              "second_mean", "second_sd", "difference", "low", "high", "p", "p_holm")  # fmt: skip
     rows = (
-        (c.metric, c.what, c.found.n, c.first.mean, c.first.sd, c.second.mean, c.second.sd,
-         c.found.difference, c.found.interval.low, c.found.interval.high, c.found.p, c.p_holm)
+        (c.metric, c.what, c.cases, c.found.n, c.first.n, c.first.mean, c.first.sd, c.second.n,
+         c.second.mean, c.second.sd, c.found.difference, c.found.interval.low,
+         c.found.interval.high, c.found.p, c.p_holm)
         for c in comparison.labels
     )  # fmt: skip
     return csv_text(header, rows)
@@ -246,6 +290,8 @@ def as_json(comparison: MethodComparison) -> dict[str, Any]:
     sides = zip(comparison.names, (comparison.first, comparison.second), strict=True)
     return {
         "mode": comparison.first.mode,
+        "ignored": comparison.first.ignored,
+        "notes": comparison.first.notes,
         "methods": [{"name": name, "counts": s.counts, "means": s.means} for name, s in sides],
         "comparisons": [asdict(c) for c in comparison.labels],
         "versions": versions(),

@@ -23,11 +23,13 @@ does not count. All of them are listed.
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from cfseg.errors import CfsegError, InputError, UsageError
-from cfseg.evaluation.pairs import Pair, UnreadableError, find_pairs, read_pair
+from cfseg.errors import InputError, UsageError, as_cfseg_error
+from cfseg.evaluation.ignored import ignored_value
+from cfseg.evaluation.pairs import Pair, Read, UnreadableError, find_pairs, read_pair
 from cfseg.evaluation.rules import Mode, mode_called
 from cfseg.evaluation.scores import CaseScores, State, Summary, chosen_labels, summarize
 from cfseg.evaluation.scoring import score_case
@@ -49,6 +51,7 @@ def evaluate(
     labels: Sequence[int] | None = None,
     progress: Progress | None = None,
     jobs: int = 1,
+    ignore: int | None = None,
 ) -> Summary:
     """Score predictions against references; write scores and tables.
 
@@ -60,15 +63,18 @@ def evaluate(
         labels: ids to judge, for references where only some labels are annotated; all by default.
         progress: called after each case.
         jobs: cases at a time, each in a process of its own; 1: one after the other, in this one.
+        ignore: value of the references whose voxels are left out, 0 for none; by default what a
+            ``dataset.json`` beside them names, see :func:`cfseg.evaluation.ignored.ignored_value`.
 
     Returns:
         The scores. Cases that cannot be judged are recorded there and do not stop the others.
 
     Raises:
-        UsageError: nothing can be paired, or there is no such mode or label.
+        UsageError: a folder is not there, or there is no such mode, label or value to ignore.
+        InputError: ``E_NO_CASES``, nothing can be paired.
         ResourceError: the scores cannot be written.
     """
-    summary = judge(pred, ref, mode, labels, progress, jobs)
+    summary = judge(pred, ref, mode, labels, progress, jobs, ignore)
     write_scores(Path(out), summary)
     return summary
 
@@ -80,6 +86,7 @@ def judge(
     labels: Sequence[int] | None = None,
     progress: Progress | None = None,
     jobs: int = 1,
+    ignore: int | None = None,
 ) -> Summary:
     """Score predictions against references and write nothing; see :func:`evaluate`."""
     mode_called(mode)
@@ -87,47 +94,59 @@ def judge(
         raise UsageError(f"{jobs} jobs cannot judge anything; give 1 or more")
     chosen = tuple(label.id for label in chosen_labels(labels))
     pairs, unpaired = find_pairs(Path(pred), Path(ref))
+    ignored = ignored_value(Path(ref), chosen, ignore)
     cases: dict[int, CaseScores] = {}
     # Greater than the pairs, jobs would only make idle processes; one pair needs none.
-    function = partial(judge_pair, labels=chosen, mode=mode)
+    function = partial(judge_pair, labels=chosen, mode=mode, ignored=ignored)
     with closing(results(function, pairs, min(jobs, len(pairs)))) as found:
         for index, result in found:
             cases[index] = _lost(pairs[index], result) if isinstance(result, Lost) else result
             if progress is not None:
                 progress(cases[index], len(cases), len(pairs))
     ordered = [cases[index] for index in range(len(pairs))]
-    return summarize(ordered, chosen, mode=mode, unpaired=unpaired)
+    return summarize(ordered, chosen, mode=mode, unpaired=unpaired, ignored=ignored)
 
 
-def judge_pair(pair: Pair, labels: Sequence[int], mode: Mode) -> CaseScores:
+def judge_pair(
+    pair: Pair, labels: Sequence[int], mode: Mode, ignored: int | None = None
+) -> CaseScores:
     """Score one prediction; what goes wrong stands in the scores, without folders."""
     try:
-        scores = _judge(pair, labels, mode)
-    except CfsegError as error:
-        scores = _failed(pair, error.code, error.message)
+        scores = _judge(pair, labels, mode, ignored)
     except Exception as error:
-        scores = _failed(pair, CfsegError.code, f"{type(error).__name__}: {error}")
-    return scores.noted(without_folders(scores.message, pair.pred, pair.ref))
+        known = as_cfseg_error(error)
+        scores = _failed(pair, known.code, known.message)
+    return replace(scores, message=without_folders(scores.message, pair.pred, pair.ref))
 
 
-def _judge(pair: Pair, labels: Sequence[int], mode: Mode) -> CaseScores:
+def _judge(pair: Pair, labels: Sequence[int], mode: Mode, ignored: int | None) -> CaseScores:
     if pair.pred is None:
         error = InputError(f"there is no prediction for {pair.ref.name}", code="E_MISSING")
-        return _as_zero(pair, labels, mode, error)
+        return _as_zero(pair, labels, mode, ignored, error)
     try:
         read = read_pair(pair.pred, pair.ref, mode)
     except UnreadableError as error:
-        return _as_zero(pair, labels, mode, error)
-    scores = score_case(read.pred, read.ref, read.spacing_mm, labels, case=pair.case, mode=mode)
-    return scores.noted(read.note) if read.note else scores
+        return _as_zero(pair, labels, mode, ignored, error)
+    return _score(pair, read, labels, mode, ignored)
 
 
-def _as_zero(pair: Pair, labels: Sequence[int], mode: Mode, error: InputError) -> CaseScores:
+def _as_zero(
+    pair: Pair, labels: Sequence[int], mode: Mode, ignored: int | None, error: InputError
+) -> CaseScores:
     """Score an empty map, so that missed lesions and volumes count, with a DSC and NSD of 0."""
-    read = read_pair(None, pair.ref, mode)
-    scores = score_case(read.pred, read.ref, read.spacing_mm, labels, case=pair.case, mode=mode)
+    scores = _score(pair, read_pair(None, pair.ref, mode), labels, mode, ignored)
     state: State = "missing" if pair.pred is None else "refused"
     return scores.as_zero(state, error.code, f"{error.message}; it counts as 0")
+
+
+def _score(
+    pair: Pair, read: Read, labels: Sequence[int], mode: Mode, ignored: int | None
+) -> CaseScores:
+    scores = score_case(
+        read.pred, read.ref, read.spacing_mm, labels, case=pair.case, mode=mode, ignored=ignored
+    )
+    notes = (without_folders(note, pair.pred, pair.ref) for note in read.notes)
+    return replace(scores, notes=(*notes, *scores.notes))
 
 
 def _lost(pair: Pair, lost: Lost) -> CaseScores:

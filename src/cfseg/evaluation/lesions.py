@@ -60,11 +60,11 @@ class CaseLesions:
 
     Attributes:
         lesions: those of the reference.
-        false_positives: how many parts of the prediction touch none of them.
+        false_positives: how many parts of the prediction touch none of them; None without one.
     """
 
     lesions: tuple[Lesion, ...]
-    false_positives: int
+    false_positives: int | None
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Detections:
 
     Attributes:
         sizes: for each size, then for all sizes.
-        false_positives: per scan.
+        false_positives: per scan that there is a prediction of.
     """
 
     sizes: tuple[Detection, ...]
@@ -138,4 +138,5 @@ def detections(cases: Sequence[CaseLesions]) -> Detections:
         counts = [len(lesions) for lesions in chosen]
         interval = ratio_interval(hits, counts)
         found.append(Detection(size, sum(counts), sum(hits), interval))
-    return Detections(tuple(found), spread([case.false_positives for case in cases]))
+    false = [math.nan if c.false_positives is None else c.false_positives for c in cases]
+    return Detections(tuple(found), spread(false))

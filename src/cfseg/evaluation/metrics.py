@@ -76,30 +76,40 @@ class Surfaces:
         Elements count by their area, as in the package surface-distance.
 
         Returns:
-            NaN where a mask is empty.
+            NaN where a mask is empty, or no element of either surface counts.
         """
-        one, other = (surface.percentile_mm(percent) for surface in (self.pred, self.ref))
-        return math.nan if math.isinf(one) or math.isinf(other) else max(one, other)
+        both = [surface.percentile_mm(percent) for surface in (self.pred, self.ref)]
+        there = [mm for mm in both if not math.isnan(mm)]
+        return max(there) if there and math.isfinite(max(there)) else math.nan
 
 
-def surfaces(pred: _Mask, ref: _Mask, spacing_mm: TripleMm) -> Surfaces:
+def surfaces(
+    pred: _Mask, ref: _Mask, spacing_mm: TripleMm, unknown: _Mask | None = None
+) -> Surfaces:
     """Return the surfaces of two masks and how far they are from one another.
 
     Args:
         pred: (A, B, C) mask.
         ref: (A, B, C) mask.
         spacing_mm: along the three axes of the arrays, whatever they are.
+        unknown: (A, B, C) voxels that nobody annotated; neither mask has one. Where a surface
+            touches one, nobody knows where it should lie: such elements do not count, but others
+            may be near to them, for the true surface may begin there.
     """
     box = Box.around(pred | ref)
     if box is None:
         nothing = Surface(np.zeros(0), np.zeros(0))
         return Surfaces(nothing, nothing)
     areas_mm2 = surfel_areas(spacing_mm)
-    one, other = (_codes(mask[box.slices]) for mask in (pred, ref))
+    one, other = (_codes(np.pad(mask[box.slices], 1)) for mask in (pred, ref))
     at_one, at_other = _border(one), _border(other)
+    counts_one, counts_other = at_one, at_other
+    if unknown is not None:
+        known = _codes(_with_border(unknown, box)) == 0
+        counts_one, counts_other = at_one & known, at_other & known
     return Surfaces(
-        Surface(areas_mm2[one[at_one]], _distances_mm(at_one, at_other, spacing_mm)),
-        Surface(areas_mm2[other[at_other]], _distances_mm(at_other, at_one, spacing_mm)),
+        Surface(areas_mm2[one[counts_one]], _distances_mm(counts_one, at_other, spacing_mm)),
+        Surface(areas_mm2[other[counts_other]], _distances_mm(counts_other, at_one, spacing_mm)),
     )
 
 
@@ -118,12 +128,15 @@ def surface_dice(pred: _Mask, ref: _Mask, spacing_mm: TripleMm, tolerance_mm: fl
     return surfaces(pred, ref, spacing_mm).agreement(tolerance_mm)
 
 
-def _codes(mask: _Mask) -> npt.NDArray[np.uint8]:
-    """Return for each cube of 2x2x2 voxels which are set, (A + 1, B + 1, C + 1) uint8.
+def _with_border(mask: _Mask, box: Box) -> _Mask:
+    """Return a box of a mask with one more voxel on each side; beyond the array none is set."""
+    i, j, k = (slice(start, stop + 2) for start, stop in zip(box.start, box.stop, strict=True))
+    return np.pad(mask, 1)[i, j, k]
 
-    Voxels beyond the array count as not set.
-    """
-    codes: npt.NDArray[np.uint8] = np.pad(mask, 1).view(np.uint8)
+
+def _codes(mask: _Mask) -> npt.NDArray[np.uint8]:
+    """Return for each cube of 2x2x2 voxels which are set, one less along each axis, uint8."""
+    codes: npt.NDArray[np.uint8] = mask.view(np.uint8)
     # Corner (i, j, k) is bit 4i + 2j + k, so two neighbors along an axis are joined at a time.
     codes = codes[:, :, :-1] | codes[:, :, 1:] << np.uint8(1)
     codes = codes[:, :-1] | codes[:, 1:] << np.uint8(2)

@@ -7,13 +7,15 @@ import numpy as np
 
 from cfseg.evaluation.cells import (
     ABSENT_NOTE,
+    FEWER_NOTE,
     NOTHING,
     interval_cell,
     mark_absent,
     spread_cell,
+    with_n,
 )
 from cfseg.evaluation.lesions import Detections, detections
-from cfseg.evaluation.scores import METRICS, ORGANS, SHARES, Metric, Summary, score_of
+from cfseg.evaluation.scores import METRICS, ORGANS, SHARES, Metric, Summary, mean, score_of
 from cfseg.evaluation.statistics import Interval, Spread, bootstrap_interval, spread
 from cfseg.labels import LABELS, ORGAN_IDS, Label
 from cfseg.tables import Table
@@ -80,23 +82,20 @@ def paper_rows(summary: Summary) -> list[tuple[str, Spread, Spread]]:
     The last row is the mean over all labels, as in the column "Public Validation" of the paper's
     tables; the one before it is the mean over the organs alone, as in their other columns.
     """
-    n = len(summary.judged)
-    rows = []
-    for label in chosen(summary):
-        keys = [f"{label.abbreviation}_{metric.upper()}" for metric in SHARES]
-        dsc, nsd = (Spread(n, summary.means[key], summary.sds[key]) for key in keys)
-        rows.append((label.name, dsc, nsd))
+    keys = [(label.name, label.abbreviation) for label in chosen(summary)]
     if "Organ_DSC" in summary.means:
-        keys = ["Organ_DSC", "Organ_NSD"]
-        dsc, nsd = (Spread(n, summary.means[key], summary.sds[key]) for key in keys)
-        rows.append((ORGANS, dsc, nsd))
+        keys.append((ORGANS, "Organ"))
+    rows = []
+    for name, key in keys:
+        dsc, nsd = (summary.spread(f"{key}_{metric.upper()}") for metric in SHARES)
+        rows.append((name, dsc, nsd))
     dsc, nsd = (_average(summary, metric) for metric in SHARES)
     return [*rows, (AVERAGE, dsc, nsd)]
 
 
 def tables(summary: Summary, found: Estimates) -> list[Table]:
     """Return what ``tables.md`` shows."""
-    shown = [_paper_table(summary), _details_table(found)]
+    shown = [_paper_table(summary), _details_table(found, len(summary.judged))]
     lesions = detection(summary)
     return shown if lesions is None else [*shown, _lesions_table(lesions)]
 
@@ -115,20 +114,24 @@ def target(name: str) -> str:
 
 
 def _average(summary: Summary, metric: Metric) -> Spread:
+    kept = summary.kept
     keys = [f"{label.abbreviation}_{metric.upper()}" for label in chosen(summary)]
-    ids = summary.labels
-    of_cases = [np.mean([case.value(label, metric) for label in ids]) for case in summary.judged]
-    mean = float(np.mean([summary.means[key] for key in keys]))
+    of_cases = kept(
+        [mean(kept([case.value(label, metric) for label in summary.labels]))
+         for case in summary.judged]
+    )  # fmt: skip
+    over_labels = mean(kept([summary.means[key] for key in keys]))
     sd = float(np.std(of_cases, ddof=1)) if len(of_cases) > 1 else math.nan
-    return Spread(len(of_cases), mean, sd)
+    return Spread(len(of_cases), over_labels, sd)
 
 
 def _paper_table(summary: Summary) -> Table:
     absent = {label.name: summary.absent(label.id) for label in chosen(summary)}
+    of = len(summary.judged)
     rows = tuple(
         mark_absent(
-            target(name), (spread_cell(dsc), spread_cell(nsd)), (dsc.mean, nsd.mean),
-            absent.get(name, 0), len(summary.judged),
+            target(name), (spread_cell(dsc, of=of), spread_cell(nsd, of=of)),
+            (dsc.mean, nsd.mean), absent.get(name, 0), of,
         )
         for name, dsc, nsd in paper_rows(summary)
     )  # fmt: skip
@@ -141,12 +144,12 @@ def _paper_table(summary: Summary) -> Table:
     )
 
 
-def _details_table(found: Estimates) -> Table:
+def _details_table(found: Estimates, of: int) -> Table:
     rows = []
     for name, of_name in found.items():
-        shares = [_with_interval(of_name[metric]) for metric in SHARES]
-        others = [_estimate_cell(of_name[metric]) for metric in METRICS if metric not in SHARES]
-        rows.append((target(name), str(of_name["dsc"].n), *shares, *others))
+        shares = [_with_interval(of_name[metric], of) for metric in SHARES]
+        others = [_estimate_cell(of_name[metric], of) for metric in METRICS if metric not in SHARES]
+        rows.append((target(name), str(of), *shares, *others))
     return Table(
         "Intervals, distances and volumes",
         (
@@ -155,11 +158,15 @@ def _details_table(found: Estimates) -> Table:
             "DSC (%) [95 % CI]",
             "NSD (%) [95 % CI]",
             "HD95 (mm)",
+            "HD95 with misses (mm)",
             "volume error (ml)",
             "volume error (%)",
         ),
         tuple(rows),
-        "HD95 over the cases where both maps have the label; volume error: prediction - reference.",
+        f"{FEWER_NOTE} HD95: where both maps have the label, so it gets better when a far one is "
+        "missed; with misses: a label that one map alone has counts as the image's diagonal. "
+        "Volume error: prediction - reference; in percent where the reference has the label, so "
+        "what is found where there is none counts in ml alone.",
     )
 
 
@@ -174,21 +181,23 @@ def _lesions_table(found: Detections) -> Table:
         )
         for one in found.sizes
     )
-    false = spread_cell(found.false_positives, scale=1)
+    false = found.false_positives
     return Table(
         "Lesions",
         ("size", "lesions", "found", "found (%)", "95 % CI"),
         rows,
-        f"False positives per scan: {false}. Size: diameter of a ball of the lesion's volume; "
+        f"False positives per scan that was scored: {spread_cell(false, scale=1)} "
+        f"(n = {false.n}). Size: diameter of a ball of the lesion's volume; "
         "found: a tenth of it or more is covered.",
     )
 
 
-def _with_interval(found: Estimate) -> str:
+def _with_interval(found: Estimate, of: int) -> str:
     if math.isnan(found.mean):
         return NOTHING
-    return f"{100 * found.mean:.2f} {interval_cell(Interval(found.low, found.high))}"
+    cell = f"{100 * found.mean:.2f} {interval_cell(Interval(found.low, found.high))}"
+    return with_n(cell, found.n, of)
 
 
-def _estimate_cell(found: Estimate) -> str:
-    return spread_cell(Spread(found.n, found.mean, found.sd), scale=1)
+def _estimate_cell(found: Estimate, of: int) -> str:
+    return spread_cell(Spread(found.n, found.mean, found.sd), scale=1, of=of)

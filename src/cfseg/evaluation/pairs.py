@@ -10,10 +10,10 @@ import numpy.typing as npt
 from cfseg.errors import InputError, UsageError
 from cfseg.evaluation.rules import RULES, Mode
 from cfseg.geometry import Geometry, TripleMm
-from cfseg.io import SourceGrid, is_scan_name, read_label_map
+from cfseg.io import SourceGrid, files_in, read_label_map
 from cfseg.volume import LabelMap
 
-_SUFFIX = re.compile(r"\.nii(\.gz)*$", re.IGNORECASE)
+_SUFFIX = re.compile(r"\.nii(\.gz)*$|(\.seg)?\.(nrrd|nhdr)$|\.mh[ad]$", re.IGNORECASE)
 _CHANNEL = "_0000"
 
 _Ids = npt.NDArray[np.uint8]
@@ -47,7 +47,8 @@ def find_pairs(pred: Path, ref: Path) -> tuple[list[Pair], list[str]]:
         One pair per reference, sorted by the references' names; names of predictions left over.
 
     Raises:
-        UsageError: there is nothing to pair, or a name is ambiguous.
+        UsageError: one of them is not there or cannot be listed, or a name is ambiguous.
+        InputError: ``E_NO_CASES``, there is nothing to pair.
     """
     references, predictions = _files(ref), _files(pred)
     if ref.is_file() and pred.is_file():
@@ -55,15 +56,16 @@ def find_pairs(pred: Path, ref: Path) -> tuple[list[Pair], list[str]]:
     left = dict(predictions)
     pairs = [Pair(case, path, _take(left, case)) for case, path in references.items()]
     if all(pair.pred is None for pair in pairs):
-        raise UsageError(
+        raise InputError(
             f"no prediction in {pred} is named like a reference in {ref}; CASE.nii.gz or "
-            "CASE_0000.nii.gz goes with CASE.nii.gz"
+            "CASE_0000.nii.gz goes with CASE.nii.gz",
+            code="E_NO_CASES",
         )
     return pairs, [path.name for path in left.values()]
 
 
 def case_stem(path: Path) -> str:
-    """Return the file's name without ``.nii`` or ``.nii.gz``."""
+    """Return the file's name without ``.nii``, ``.nii.gz`` or what other formats have."""
     return _SUFFIX.sub("", path.name)
 
 
@@ -75,13 +77,13 @@ class Read:
         pred: (I, J, K) uint8, slices along K.
         ref: (I, J, K) uint8.
         spacing_mm: along (I, J, K).
-        note: what to know, else empty.
+        notes: what to know about the files.
     """
 
     pred: _Ids
     ref: _Ids
     spacing_mm: TripleMm
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class UnreadableError(InputError):
@@ -105,22 +107,24 @@ def read_pair(pred: Path | None, ref: Path, mode: Mode) -> Read:
         InputError: the reference is refused.
     """
     reference, source = read_label_map(ref)
-    prediction, note = LabelMap.empty(reference.geometry), ""
+    prediction, notes = LabelMap.empty(reference.geometry), _reading_notes(None, source)
     if pred is not None:
         try:
             prediction, other = read_label_map(pred)
         except InputError as error:
             raise UnreadableError(error.message, code=error.code) from error
         _check_grids(prediction, reference, pred, ref)
-        note = _turned(other, source) if RULES[mode].as_stored else ""
+        notes = _reading_notes(other, source)
+        if RULES[mode].as_stored:
+            notes += _turned(other, source)
     if not RULES[mode].as_stored:
         z, y, x = reference.geometry.spacing_mm
-        return Read(prediction.ids.T, reference.ids.T, (x, y, z))
+        return Read(prediction.ids.T, reference.ids.T, (x, y, z), notes)
     # One memory order for both: mixing them makes every comparison slow.
     one, two = (
         np.asfortranarray(source.to_stored(label_map.ids)) for label_map in (prediction, reference)
     )
-    return Read(one, two, _zooms_mm(source), note)
+    return Read(one, two, _zooms_mm(source), notes)
 
 
 def _check_grids(prediction: LabelMap, reference: LabelMap, pred: Path, ref: Path) -> None:
@@ -132,14 +136,20 @@ def _check_grids(prediction: LabelMap, reference: LabelMap, pred: Path, ref: Pat
         )
 
 
-def _turned(other: SourceGrid, source: SourceGrid) -> str:
+def _reading_notes(prediction: SourceGrid | None, reference: SourceGrid) -> tuple[str, ...]:
+    """Return what was decided when the files were read, and of which of them."""
+    notes = [] if prediction is None else [f"prediction: {note}" for note in prediction.notes]
+    return (*notes, *(f"reference: {note}" for note in reference.notes))
+
+
+def _turned(other: SourceGrid, source: SourceGrid) -> tuple[str, ...]:
     """Return a note where the official script would compare voxels of different places."""
     stored = [Geometry(grid.shape, grid.affine) for grid in (other, source)]
     if stored[0].matches(stored[1]):
-        return ""
+        return ()
     return (
-        "turned onto the axes that the reference is stored with; the official script would compare "
-        "the arrays as they lie in the files"
+        "prediction: turned onto the axes that the reference is stored with; the official script "
+        "would compare the arrays as they lie in the files",
     )
 
 
@@ -158,19 +168,17 @@ def _grid(label_map: LabelMap) -> str:
 def _files(path: Path) -> dict[str, Path]:
     """Return the label maps of a folder, or the one file, by name without suffix, sorted."""
     if not path.exists():
-        raise UsageError(f"there is no {path}")
-    if not path.is_dir():
-        return {case_stem(path): path}
+        raise UsageError(f"there is no {path}; check the path")
     files: dict[str, Path] = {}
-    for child in sorted(path.iterdir(), key=str):
-        if not is_scan_name(child) or child.is_dir():
-            continue
+    for child in files_in(path):
         stem = case_stem(child)
         if stem in files:
             raise UsageError(f"{files[stem].name} and {child.name} in {path} are the same case")
         files[stem] = child
     if not files:
-        raise UsageError(f"there is no .nii or .nii.gz file in {path}")
+        raise InputError(
+            f"there is no label map in {path}; give a folder with CASE.nii.gz", code="E_NO_CASES"
+        )
     return files
 
 

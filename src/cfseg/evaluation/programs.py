@@ -21,7 +21,14 @@ from typing import IO
 import nibabel as nib
 import psutil
 
-from cfseg.errors import EXIT_NONE_DONE, EXIT_OK, EXIT_PARTIAL, ResourceError, UsageError
+from cfseg.errors import (
+    EXIT_NONE_DONE,
+    EXIT_OK,
+    EXIT_PARTIAL,
+    InputError,
+    ResourceError,
+    UsageError,
+)
 from cfseg.evaluation.efficiency import Efficiency, efficiency
 from cfseg.evaluation.meter import GpuMeter, Meter, Sample, processes
 from cfseg.io import case_id, files_in
@@ -143,7 +150,8 @@ def run_all(
         on_run: see :data:`OnRun`.
 
     Raises:
-        UsageError: there are no scans, or two programs have the same name.
+        UsageError: an input is not there, or two programs have the same name.
+        InputError: ``E_NO_CASES``, there are no scans.
         ResourceError: there is no room for a copy of a scan.
     """
     scans = _nifti(inputs)
@@ -171,7 +179,10 @@ def _nifti(inputs: Sequence[Path]) -> list[Path]:
     found = dict.fromkeys(scan for path in inputs for scan in files_in(path))
     scans = [scan for scan in found if ".nii" in scan.name.lower()]
     if not scans:
-        raise UsageError("there is no .nii or .nii.gz file to measure with; FLARE takes no others")
+        raise InputError(
+            "there is no .nii or .nii.gz file to measure with; FLARE takes no others",
+            code="E_NO_CASES",
+        )
     ids = [case_id(scan) for scan in scans]
     twins = {case for case in ids if ids.count(case) > 1}
     if twins:

@@ -2,27 +2,32 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import numpy as np
 
-from cfseg.errors import EXIT_NONE_DONE, EXIT_OK, EXIT_PARTIAL, UsageError
+from cfseg.errors import UsageError, exit_code
 from cfseg.evaluation.lesions import CaseLesions
 from cfseg.evaluation.rules import RULES, Mode
+from cfseg.evaluation.statistics import Spread
 from cfseg.labels import LABELS, ORGAN_IDS, Label, by_name
 
 State = Literal["scored", "missing", "refused", "failed"]
 STATES: tuple[State, ...] = ("scored", "missing", "refused", "failed")
-Metric = Literal["dsc", "nsd", "hd95_mm", "volume_error_ml", "volume_error_percent"]
-METRICS: tuple[Metric, ...] = ("dsc", "nsd", "hd95_mm", "volume_error_ml", "volume_error_percent")
+Metric = Literal[
+    "dsc", "nsd", "hd95_mm", "hd95_with_misses_mm", "volume_error_ml", "volume_error_percent"
+]
+METRICS: tuple[Metric, ...] = get_args(Metric)
 SHARES: tuple[Metric, ...] = ("dsc", "nsd")
 """The metrics of the official evaluation, 0..1."""
 ORGANS = "organs"
 """Stands for the mean over a case's organs where otherwise the name of a label does."""
 DIGITS = 4
 """The official evaluation rounds thrice to this: each case, each label's mean, the organs' mean."""
+MISSED_DSC = 0.1
+"""Under this a label that the reference has counts as missed where misses are told in words."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class LabelScores:
         dsc: Dice coefficient, 0..1; NaN where it is not defined.
         nsd: normalized surface distance, 0..1; NaN where it is not defined.
         hd95_mm: Hausdorff distance, 95th percentile; NaN unless both maps have the label.
+        hd95_with_misses_mm: the same, and the image's diagonal where one map alone has the label.
         volume_ml: of the prediction.
         reference_ml: volume of the reference.
     """
@@ -40,6 +46,7 @@ class LabelScores:
     dsc: float
     nsd: float
     hd95_mm: float
+    hd95_with_misses_mm: float
     volume_ml: float
     reference_ml: float
 
@@ -55,11 +62,13 @@ class CaseScores:
         state: ``missing``: no prediction, counts as zero; ``refused``: so does one that cannot be
             read or lies on another grid; ``failed``: could not be judged and does not count.
         code: of the error, for example ``E_GRID``.
-        message: what went wrong, or what to know about a case that was scored.
+        message: what went wrong.
         hd95_mm: by label id.
+        hd95_with_misses_mm: by label id.
         volume_ml: by label id.
         reference_ml: by label id.
         lesions: None where tumors were not judged.
+        notes: what to know about its files; they change no score.
     """
 
     case: str
@@ -69,13 +78,19 @@ class CaseScores:
     code: str = ""
     message: str = ""
     hd95_mm: dict[int, float] = field(default_factory=dict)
+    hd95_with_misses_mm: dict[int, float] = field(default_factory=dict)
     volume_ml: dict[int, float] = field(default_factory=dict)
     reference_ml: dict[int, float] = field(default_factory=dict)
     lesions: CaseLesions | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of_labels(
-        cls, case: str, labels: dict[int, LabelScores], lesions: CaseLesions | None = None
+        cls,
+        case: str,
+        labels: dict[int, LabelScores],
+        lesions: CaseLesions | None = None,
+        notes: tuple[str, ...] = (),
     ) -> Self:
         """Return the scores of a case from those of its labels, by id."""
         return cls(
@@ -83,19 +98,26 @@ class CaseScores:
             dsc={label: found.dsc for label, found in labels.items()},
             nsd={label: found.nsd for label, found in labels.items()},
             hd95_mm={label: found.hd95_mm for label, found in labels.items()},
+            hd95_with_misses_mm={
+                label: found.hd95_with_misses_mm for label, found in labels.items()
+            },
             volume_ml={label: found.volume_ml for label, found in labels.items()},
             reference_ml={label: found.reference_ml for label, found in labels.items()},
             lesions=lesions,
+            notes=notes,
         )
 
     def as_zero(self, state: State, code: str, message: str) -> Self:
-        """Return the case with a DSC and NSD of 0 for each label, even where none is expected."""
-        zero = dict.fromkeys(self.dsc, 0.0)
-        return replace(self, dsc=zero, nsd=dict(zero), state=state, code=code, message=message)
+        """Return the case with a DSC and NSD of 0 for each label, even where none is expected.
 
-    def noted(self, note: str) -> Self:
-        """Return the case with what to know about it."""
-        return replace(self, message=note)
+        Its lesions are missed, but a prediction that is not there says nothing of false positives.
+        """
+        zero = dict.fromkeys(self.dsc, 0.0)
+        lesions = self.lesions and replace(self.lesions, false_positives=None)
+        return replace(
+            self, dsc=zero, nsd=dict(zero), lesions=lesions,
+            state=state, code=code, message=message,
+        )  # fmt: skip
 
     @property
     def counts(self) -> bool:
@@ -106,6 +128,12 @@ class CaseScores:
     def absent(self) -> tuple[int, ...]:
         """The ids of labels that the reference does not have."""
         return tuple(label for label, ml in self.reference_ml.items() if ml == 0)
+
+    @property
+    def missed(self) -> tuple[int, ...]:
+        """The ids of labels that the reference has and the prediction misses, or all but misses."""
+        there = (label for label, ml in self.reference_ml.items() if ml > 0)
+        return tuple(label for label in there if self.dsc[label] < MISSED_DSC)
 
     def value(self, label: int, metric: Metric) -> float:
         """Return a score of a label by its id; NaN where it is not defined or was not judged."""
@@ -129,9 +157,7 @@ def score_of(case: CaseScores, what: str, metric: Metric) -> float:
     """
     if what != ORGANS:
         return case.value(by_name(what).id, metric)
-    organs = [case.value(organ, metric) for organ in ORGAN_IDS]
-    defined = [score for score in organs if not math.isnan(score)]
-    return float(np.mean(defined)) if defined else math.nan
+    return mean(_defined([case.value(organ, metric) for organ in ORGAN_IDS]))
 
 
 @dataclass(frozen=True)
@@ -145,16 +171,20 @@ class Summary:
             ``Organ_DSC``, ``Organ_NSD``.
         sds: sample standard deviation over cases by the same keys, NaN for fewer than two cases;
             for ``Organ_*`` that of the cases' means over organs.
+        counted: how many cases entered the mean, by the same keys.
         mode: the rules.
         unpaired: names of predictions without a reference.
+        ignored: the value that marks what is not annotated, None if there is none.
     """
 
     cases: tuple[CaseScores, ...]
     labels: tuple[int, ...]
     means: dict[str, float]
     sds: dict[str, float]
+    counted: dict[str, int]
     mode: Mode = "flare23"
     unpaired: tuple[str, ...] = ()
+    ignored: int | None = None
 
     @property
     def counts(self) -> dict[State, int]:
@@ -167,17 +197,38 @@ class Summary:
         """The cases that enter the means."""
         return tuple(case for case in self.cases if case.counts)
 
+    @property
+    def kept(self) -> Callable[[list[float]], list[float]]:
+        """Which values enter a mean, see :func:`summarize`."""
+        return _kept(self.ignored)
+
+    def spread(self, key: str) -> Spread:
+        """Return mean, SD and number of cases by a key of the official file."""
+        return Spread(self.counted[key], self.means[key], self.sds[key])
+
     def absent(self, label: int) -> int:
         """Return how many references of the judged cases do not have a label."""
         return sum(label in case.absent for case in self.judged)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What holds for all cases and a reader of the figures has to know."""
+        if self.ignored is None:
+            return ()
+        return (
+            f"Voxels to which the reference gives {self.ignored} are left out of every figure; "
+            "FLARE has no such rule.",
+        )
+
+    @property
+    def codes(self) -> list[str]:
+        """The error codes of the cases that were not scored."""
+        return [case.code for case in self.cases if case.state != "scored"]
+
+    @property
     def exit_code(self) -> int:
-        """0 if all cases were scored, 3 if some were not, 4 if none was."""
-        scored = self.counts["scored"]
-        if scored == 0:
-            return EXIT_NONE_DONE
-        return EXIT_OK if scored == len(self.cases) else EXIT_PARTIAL
+        """0 if all cases were scored, 3 if some were not, 4 if none was, 6 if memory ran out."""
+        return exit_code(self.counts["scored"], self.codes)
 
 
 def chosen_labels(labels: Sequence[int] | None) -> tuple[Label, ...]:
@@ -210,35 +261,55 @@ def summarize(
     *,
     mode: Mode = "flare23",
     unpaired: Sequence[str] = (),
+    ignored: int | None = None,
 ) -> Summary:
     """Average over cases, then over organs; ``flare23`` rounds at each level.
+
+    A score that is not defined makes its mean so, as in the official script. Where a value is
+    ignored, for which there is no official rule, it is left out and the mean counts fewer cases.
 
     Args:
         cases: in the order of their names.
         labels: the ids that were judged, all by default.
         mode: the rules under which they were.
         unpaired: names of predictions that have no reference.
+        ignored: the value of the references whose voxels were left out.
     """
     chosen, digits = chosen_labels(labels), RULES[mode].digits
+    kept = _kept(ignored)
     means: dict[str, float] = {}
     sds: dict[str, float] = {}
+    counted: dict[str, int] = {}
     judged = [case for case in cases if case.counts]
     for metric in SHARES:
         for label in chosen:
-            values = [case.value(label.id, metric) for case in judged]
+            values = kept([case.value(label.id, metric) for case in judged])
             key = f"{label.abbreviation}_{metric.upper()}"
-            means[key], sds[key] = rounded(_mean(values), digits), _sd(values, digits)
+            means[key], sds[key] = rounded(mean(values), digits), _sd(values, digits)
+            counted[key] = len(values)
     organs = [label for label in chosen if label.id in ORGAN_IDS]
     for metric in SHARES if organs else ():
         key = f"Organ_{metric.upper()}"
-        of_labels = [means[f"{label.abbreviation}_{metric.upper()}"] for label in organs]
-        of_cases = [_mean([case.value(organ.id, metric) for organ in organs]) for case in judged]
-        means[key], sds[key] = rounded(_mean(of_labels), digits), _sd(of_cases, digits)
+        of_labels = kept([means[f"{label.abbreviation}_{metric.upper()}"] for label in organs])
+        of_cases = kept(
+            [mean(kept([case.value(organ.id, metric) for organ in organs])) for case in judged]
+        )
+        means[key], sds[key] = rounded(mean(of_labels), digits), _sd(of_cases, digits)
+        counted[key] = len(of_cases)
     ids = tuple(label.id for label in chosen)
-    return Summary(tuple(cases), ids, means, sds, mode, tuple(unpaired))
+    return Summary(tuple(cases), ids, means, sds, counted, mode, tuple(unpaired), ignored)
 
 
-def _mean(values: Sequence[float]) -> float:
+def _kept(ignored: int | None) -> Callable[[list[float]], list[float]]:
+    return list if ignored is None else _defined
+
+
+def _defined(values: list[float]) -> list[float]:
+    return [value for value in values if not math.isnan(value)]
+
+
+def mean(values: Sequence[float]) -> float:
+    """Return the mean, NaN if a value is, or if there is none."""
     return float(np.mean(values)) if values else math.nan
 
 

@@ -20,7 +20,7 @@ from cfseg.io import make_folder, write_text
 from cfseg.labels import NAMES
 from cfseg.tables import csv_text, markdown
 
-_COLUMNS = ("dsc", "nsd", "hd95_mm", "volume_ml", "reference_ml")
+_DISTANCES: tuple[Metric, ...] = ("dsc", "nsd", "hd95_mm", "hd95_with_misses_mm")
 
 
 def write_scores(folder: Path, summary: Summary) -> None:
@@ -36,7 +36,8 @@ def write_scores(folder: Path, summary: Summary) -> None:
     write_text(folder / "scores.txt", official_text(summary))
     write_text(folder / "lesions.csv", lesions_csv(summary))
     write_text(folder / "tables.csv", tables_csv(found))
-    write_text(folder / "tables.md", markdown("Scores", head(summary), tables(summary, found)))
+    page = markdown("Scores", head(summary), tables(summary, found), summary.notes)
+    write_text(folder / "tables.md", page)
 
 
 def official_text(summary: Summary) -> str:
@@ -51,20 +52,29 @@ def cases_csv(summary: Summary) -> str:
             case.case,
             case.state,
             NAMES[label],
-            *(case.value(label, metric) for metric in METRICS[:3]),
+            *(case.value(label, metric) for metric in _DISTANCES),
             case.volume_ml.get(label, float("nan")),
             case.reference_ml.get(label, float("nan")),
+            "; ".join(case.notes),
         )
         for case in summary.cases
         for label in case.dsc
     )
-    return csv_text(("case", "state", "label", *_COLUMNS), rows)
+    header = ("case", "state", "label", *_DISTANCES, "volume_ml", "reference_ml", "notes")
+    return csv_text(header, rows)
 
 
 def lesions_csv(summary: Summary) -> str:
     """Return one row per lesion of the references."""
     rows = (
-        (case.case, number, lesion.volume_ml, lesion.diameter_mm, lesion.covered, int(lesion.found))
+        (
+            case.case,
+            number,
+            lesion.volume_ml,
+            lesion.diameter_mm,
+            lesion.covered,
+            int(lesion.found),
+        )
         for case, lesions in _with_lesions(summary)
         for number, lesion in enumerate(lesions.lesions, start=1)
     )
@@ -90,8 +100,11 @@ def json_text(summary: Summary, found: Estimates) -> str:
         "mode": summary.mode,
         "labels": [NAMES[label] for label in summary.labels],
         "counts": summary.counts,
+        "ignored": summary.ignored,
+        "notes": summary.notes,
         "means": summary.means,
         "sds": summary.sds,
+        "counted": summary.counted,
         "estimates": {
             name: {metric: asdict(one) for metric, one in of_name.items()}
             for name, of_name in found.items()
@@ -126,6 +139,11 @@ def _case(case: CaseScores) -> dict[str, Any]:
     record: dict[str, Any] = {"case": case.case, "state": case.state}
     if case.message:
         record |= {"code": case.code, "message": case.message}
+    record |= {
+        "notes": case.notes,
+        "absent": [NAMES[label] for label in case.absent],
+        "missed": [NAMES[label] for label in case.missed],
+    }
     metric: Metric
     for metric in METRICS:
         record[metric] = {NAMES[label]: case.value(label, metric) for label in case.dsc}

@@ -1,12 +1,12 @@
 """Files of findings: one JSON per case, and for all cases a table of labels and one of lesions."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cfseg.errors import InputError, UsageError
+from cfseg.errors import CfsegError, InputError, as_cfseg_error, exit_code
 from cfseg.findings.agreement import LOW_AGREEMENT
 from cfseg.findings.measure import Findings, measure
 from cfseg.findings.organs import BORDER_SLICES
@@ -39,6 +39,26 @@ _LESION_COLUMNS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of two folders.
+
+    Attributes:
+        found: the findings.
+        refused: the error of each case that was not measured.
+        alone: names of scans without a label map, and of label maps without a scan.
+    """
+
+    found: tuple[Findings, ...]
+    refused: Mapping[str, CfsegError]
+    alone: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all cases were measured, 3 if some were not, 4 if none was, 6 if memory ran out."""
+        return exit_code(len(self.found), [error.code for error in self.refused.values()])
+
+
 def measure_many(
     ct: Path,
     label_map: Path,
@@ -48,7 +68,7 @@ def measure_many(
     border_slices: int = BORDER_SLICES,
     options: ReadingOptions = AS_IS,
     on_case: OnCase | None = None,
-) -> tuple[list[Findings], dict[str, InputError]]:
+) -> Measured:
     """Measure one case or two folders of them; write ``statistics/CASE.json`` and the tables.
 
     Args:
@@ -60,32 +80,31 @@ def measure_many(
         options: how scans and label maps are read.
         on_case: see :data:`OnCase`.
 
-    Returns:
-        The findings, and the error of each case that was refused.
-
     Raises:
-        UsageError: nothing can be paired.
+        UsageError: a path is not there.
+        InputError: ``E_NO_CASES``, nothing can be paired.
         ResourceError: the results cannot be written.
     """
-    pairs = _pairs(ct, label_map)
+    pairs, alone = _pairs(ct, label_map)
     found: list[Findings] = []
-    refused: dict[str, InputError] = {}
+    refused: dict[str, CfsegError] = {}
     for number, (case, (scan, labels)) in enumerate(pairs.items(), start=1):
-        problem = ""
         try:
             findings = measure(
                 scan, labels, low_agreement=low_agreement, border_slices=border_slices,
                 options=options,
             )  # fmt: skip
+        except Exception as error:
+            refused[case] = as_cfseg_error(error)
+        else:
             write_case(out, findings)
             found.append(findings)
-        except InputError as error:
-            refused[case] = error
-            problem = f"{error.code}: {error.message}"
         if on_case is not None:
+            why = refused.get(case)
+            problem = "" if why is None else f"{why.code}: {why.message}"
             on_case(case, problem, number, len(pairs))
     write_tables(out, [findings.case for findings in found])
-    return found, refused
+    return Measured(tuple(found), refused, alone)
 
 
 def write_case(out: Path, findings: Findings) -> Path:
@@ -136,19 +155,24 @@ def write_tables(out: Path, cases: Sequence[str]) -> None:
         write_text(out / f"{name}.csv", csv_text(columns, values))
 
 
-def _pairs(ct: Path, label_map: Path) -> dict[str, tuple[Input, Path]]:
-    """Return CT and label map by case id."""
+def _pairs(ct: Path, label_map: Path) -> tuple[dict[str, tuple[Input, Path]], tuple[str, ...]]:
+    """Return CT and label map by case id, and the names of those of two folders left alone."""
     labels = files_in(label_map)
     scans = list_inputs([ct], skip=label_map if label_map.is_dir() else None).inputs
     by_case = {case: replace(scan, case=case) for scan, case in case_names(scans).items()}
     if not label_map.is_dir() and len(scans) == 1:
-        return {case: (scan, label_map) for case, scan in by_case.items()}
+        return {case: (scan, label_map) for case, scan in by_case.items()}, ()
     named = [(name, it) for it in labels for name in names_of(it) if name in by_case]
     pairs = {name: (by_case[name], it) for name, it in reversed(named)}
     pairs = dict(sorted(pairs.items()))
     if not pairs:
-        raise UsageError(
+        raise InputError(
             f"no label map in {label_map} is named like a CT in {ct}; CASE.nii.gz goes with "
-            "CASE_0000.nii.gz, CASE.nii.gz or a DICOM folder CASE"
+            "CASE_0000.nii.gz, CASE.nii.gz or a DICOM folder CASE",
+            code="E_NO_CASES",
         )
-    return pairs
+    if not label_map.is_dir():
+        return pairs, ()
+    taken = {it for _, it in pairs.values()}
+    alone = [scan.shown.name for case, scan in by_case.items() if case not in pairs]
+    return pairs, (*alone, *(it.name for it in labels if it not in taken))

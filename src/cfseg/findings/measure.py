@@ -132,6 +132,7 @@ def _check(case: str, volume: Volume, label_map: LabelMap) -> None:
     if most > LABELS[-1].id:
         raise InputError(
             f"{case}: the label map holds {most}, but FLARE's labels are 0 to {LABELS[-1].id}; "
-            "is it in another program's numbering?",
+            "is it in another program's numbering? What marks voxels that nobody annotated has to "
+            "become 0 first",
             code="E_LABELS",
         )

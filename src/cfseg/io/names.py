@@ -1,6 +1,7 @@
 """Which files are scans by their names or first bytes, and what a case is called."""
 
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -120,11 +121,16 @@ def files_in(path: Path) -> list[Path]:
     """Return the images and label maps that lie directly in a folder, in order, or the one file.
 
     Raises:
-        UsageError: there is no such path.
+        UsageError: there is no such path, or the folder cannot be listed.
     """
     path = Path(path)
     if not path.is_dir():
         if not path.exists() and not path.is_symlink():
             raise UsageError(f"there is no {path}; check the path")
         return [path]
-    return [it for it in sorted(path.iterdir()) if is_scan_name(it) and not it.is_dir()]
+    try:
+        children = sorted(path.iterdir())
+    except OSError as error:
+        raise UsageError(f"{path} cannot be listed: {error.strerror or error}") from error
+    # Unlike Path.is_dir, isdir takes an entry that may not be looked at.
+    return [it for it in children if is_scan_name(it) and not os.path.isdir(it)]  # noqa: PTH112

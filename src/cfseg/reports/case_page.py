@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cfseg.evaluation.scores import MISSED_DSC
 from cfseg.findings.agreement import LOW_AGREEMENT
 from cfseg.io import without_paths
 from cfseg.labels import LABELS, ORGANS, TUMOR
@@ -101,6 +102,11 @@ class CaseView:
         """All that asks for a second look."""
         found = [*self.problems]
         found += [without_paths(str(note)) for note in self.output.status.get("notes", [])]
+        if self.output.missed:
+            found.append(
+                f"Missed, or all but missed (DSC under {MISSED_DSC}): "
+                f"{_listed(list(self.output.missed))}."
+            )
         if self.cut:
             found.append(
                 f"Cut by the border of the scan: {_listed(self.cut)}. Their volumes are those of "

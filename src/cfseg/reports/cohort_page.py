@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cfseg.labels import LABELS
+from cfseg.labels import LABELS, TUMOR
 from cfseg.reports.boxplots import box_plot
 from cfseg.reports.case_page import CaseView
 from cfseg.reports.page import render
@@ -40,13 +40,26 @@ def cohort_page(title: str, views: Sequence[CaseView]) -> str:
         order=_order(scored),
         models=sorted({str(it["bundle"]) for it in settings if "bundle" in it}),
         notices=sorted({str(n) for view in views if (n := view.output.status.get("notice"))}),
-        means={
-            "dsc": _mean([view.mean_score("dsc") for view in views]),
-            "nsd": _mean([view.mean_score("nsd") for view in views]),
-            "tumor": _mean([view.score("dsc", "tumor") for view in views]),
-        },
+        tiles=_tiles(views) if scored else [],
         plots=_plots(views),
     )
+
+
+def _tiles(views: Sequence[CaseView]) -> list[tuple[str, float | None]]:
+    """Return the means over cases, each with its title; a case without a label map counts as 0."""
+    means = {
+        "Organs, DSC": [view.mean_score("dsc") for view in views],
+        "Organs, NSD": [view.mean_score("nsd") for view in views],
+        "Tumor, DSC": [view.score("dsc", TUMOR.name) for view in views],
+    }
+    absent = sum(TUMOR.name in view.output.absent for view in views if view.output.scores)
+    tiles = []
+    for title, values in means.items():
+        n = len(_known(values))
+        told = [f"{absent} absent"] if absent and title.startswith("Tumor") else []
+        told += [f"n = {n}"] if n < len(views) else []
+        tiles.append((f"{title} ({', '.join(told)})" if told else title, _mean(values)))
+    return tiles
 
 
 def badness(view: CaseView) -> tuple[int, float, str]:
@@ -76,9 +89,10 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _plots(views: Sequence[CaseView]) -> list[Plot]:
     found = []
     for metric, title in (("dsc", "DSC"), ("nsd", "NSD")):
-        values = {it.name: _known([v.score(metric, it.name) for v in views]) for it in LABELS}
+        values = {it.name: found_scores(views, metric, it.name) for it in LABELS}
         if any(values.values()):
-            found.append(Plot(title, _READ, box_plot(values, title)))
+            text = "Where there is nothing to be found and nothing was, there is no dot. " + _READ
+            found.append(Plot(title, text, box_plot(values, title)))
     volumes = {it.name: _volumes(views, it.name) for it in LABELS}
     if any(volumes.values()):
         text = "Organs that the scan cuts and absent ones are left out. " + _READ
@@ -95,6 +109,12 @@ _READ = "A dot is a case; a box spans the middle half of the cases, its line is 
 
 def _known(values: Sequence[float | None]) -> list[float]:
     return [value for value in values if value is not None]
+
+
+def found_scores(views: Sequence[CaseView], metric: str, name: str) -> list[float]:
+    """Return the scores of a label, but for the 1 of finding nothing where nothing is."""
+    scores = [(view, view.score(metric, name)) for view in views]
+    return _known([s for view, s in scores if not (s == 1 and name in view.output.absent)])
 
 
 def _volumes(views: Sequence[CaseView], name: str) -> list[float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cfseg.errors import UsageError
+from cfseg.errors import InputError, UsageError
 from cfseg.io import files_in, names_of, without_paths
 
 T = TypeVar("T")
@@ -23,7 +23,10 @@ class CaseOutput:
         status: what ``status/CASE.json`` holds.
         label_map: its file, None if there is none.
         reference: the file of its reference, None if there is none.
-        scores: DSC and NSD by label name, under ``dsc`` and ``nsd``; empty without a reference.
+        scores: DSC and NSD by label name, under ``dsc`` and ``nsd``; empty without a reference,
+            and 0 where there is no label map to be judged by one.
+        absent: names of labels that the reference does not have.
+        missed: of labels that it has and the label map misses, or all but misses.
     """
 
     case: str
@@ -32,6 +35,8 @@ class CaseOutput:
     label_map: Path | None = None
     reference: Path | None = None
     scores: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
+    missed: tuple[str, ...] = ()
 
     @property
     def message(self) -> str:
@@ -50,12 +55,16 @@ def read_outputs(
         scores: what ``scores.json`` of ``cfseg evaluate`` holds.
 
     Raises:
-        UsageError: there is nothing that predict wrote.
+        UsageError: there is no such folder.
+        InputError: ``E_NO_CASES``, there is nothing that predict wrote.
     """
-    files = sorted(out.glob("status/*.json")) if out.is_dir() else []
+    if not out.is_dir():
+        raise UsageError(f"there is no folder {out}; give one that cfseg predict wrote (its -o)")
+    files = sorted(out.glob("status/*.json"))
     if not files:
-        raise UsageError(
-            f"{out} holds no status files; give a folder that cfseg predict wrote (its -o)"
+        raise InputError(
+            f"{out} holds no status files; give a folder that cfseg predict wrote (its -o)",
+            code="E_NO_CASES",
         )
     references = _by_case(reference)
     by_case = _named((Path(row["case"]), row) for row in (scores or {}).get("cases", []))
@@ -65,7 +74,7 @@ def read_outputs(
         case = str(status.get("case", path.stem))
         label_map = out / str(status.get("output", f"{path.stem}.nii.gz"))
         row = by_case.get(case, {})
-        judged = row.get("state") == "scored"
+        judged = row.get("state", "failed") != "failed"
         found.append(
             CaseOutput(
                 case=case,
@@ -74,6 +83,8 @@ def read_outputs(
                 label_map=label_map if label_map.is_file() else None,
                 reference=references.get(case),
                 scores={key: row[key] for key in ("dsc", "nsd")} if judged else {},
+                absent=tuple(row.get("absent", ())),
+                missed=tuple(row.get("missed", ())) if row.get("state") == "scored" else (),
             )
         )
     return found
@@ -81,10 +92,12 @@ def read_outputs(
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {"case": path.stem, "state": "failed", "message": "its status cannot be read"}
-    return status
+        status = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        status = None
+    if not isinstance(status, dict):
+        status = {"case": path.stem, "state": "failed", "message": "its status cannot be read"}
+    return {"notice": "", "seconds": {}} | status
 
 
 def _by_case(folder: Path | None) -> dict[str, Path]:

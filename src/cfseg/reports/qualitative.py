@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy import ndimage
 
-from cfseg.errors import UsageError
+from cfseg.errors import InputError, UsageError, exit_code
 from cfseg.findings.agreement import dice_by_label
 from cfseg.geometry import Triple
 from cfseg.io import (
@@ -65,6 +65,26 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Figures:
+    """What was drawn.
+
+    Attributes:
+        pictures: their files.
+        used: ids of the cases that were looked at and, if so chosen, drawn.
+        refused: why each other case is left out, by its id.
+    """
+
+    pictures: tuple[Path, ...]
+    used: tuple[str, ...]
+    refused: Mapping[str, InputError]
+
+    @property
+    def exit_code(self) -> int:
+        """0 if no case is left out, 3 if some are, 4 if all are."""
+        return exit_code(len(self.used), [error.code for error in self.refused.values()])
+
+
+@dataclass(frozen=True)
 class Row:
     """One row of a figure.
 
@@ -90,7 +110,7 @@ def write_figures(
     out: Path,
     cases: Sequence[str] = (),
     on_case: OnCase | None = None,
-) -> list[Path]:
+) -> Figures:
     """Write ``good-and-bad.png``, ``bad-organs.png`` and, with tumors, ``bad-tumors.png``.
 
     Cases are ranked by the Dice coefficients of the last method: the two best and the two worst
@@ -104,12 +124,9 @@ def write_figures(
         cases: ids of the cases to choose from; all that have all files by default.
         on_case: see :data:`OnCase`.
 
-    Returns:
-        The pictures.
-
     Raises:
-        UsageError: no case has all files, or no method is given.
-        InputError: a file is refused.
+        UsageError: a folder is not there, or no method is given.
+        InputError: ``E_NO_CASES``, no case has all files.
         ResourceError: the disk refuses.
     """
     if not masks:
@@ -117,20 +134,44 @@ def write_figures(
     found = find_cases(images, reference, masks, cases)
     method = list(masks)[-1]
     scores: dict[str, dict[str, float]] = {}
+    refused: dict[str, InputError] = {}
     for number, case in enumerate(found, start=1):
-        truth, _ = read_label_map(case.reference)
-        scores[case.name] = dice_by_label(read_label_map(case.masks[method])[0], truth)
+        try:
+            scores[case.name] = _scores(case, method)
+        except InputError as error:
+            refused[case.name] = error
         if on_case is not None:
             on_case(number, len(found))
     written = []
-    for name, methods, chosen in _plan(found, scores, list(masks)):
-        rows = [_row(case, methods, about, scores[case.name]) for case, about in chosen]
+    judged = [case for case in found if case.name in scores]
+    for name, methods, chosen in _plan(judged, scores, list(masks)):
+        rows = []
+        for case, about in chosen:
+            try:
+                rows.append(_row(case, methods, about, scores[case.name]))
+            except InputError as error:
+                refused[case.name] = error
         if rows:
             figure = draw_rows(rows)
             written.append(out / f"{name}.png")
             with replacing(written[-1]) as temporary:
                 figure.savefig(temporary, format="png", dpi=DPI, facecolor=BACKGROUND)
-    return written
+    return Figures(tuple(written), tuple(sorted(set(scores) - set(refused))), refused)
+
+
+def _scores(case: Case, method: str) -> dict[str, float]:
+    made, truth = read_label_map(case.masks[method])[0], read_label_map(case.reference)[0]
+    _check_grid(case.name, made, truth)
+    return dice_by_label(made, truth)
+
+
+def _check_grid(case: str, label_map: LabelMap, other: LabelMap | Volume) -> None:
+    if not label_map.geometry.matches(other.geometry):
+        raise InputError(
+            f"{case}: CT, reference and label maps lie on different grids; resample them to the "
+            "CT's",
+            code="E_GRID",
+        )
 
 
 def find_cases(
@@ -139,7 +180,8 @@ def find_cases(
     """Return the cases that have a CT, a reference and a label map of every method.
 
     Raises:
-        UsageError: there is none.
+        UsageError: a folder is not there.
+        InputError: ``E_NO_CASES``, there is none.
     """
     named = case_names(list_inputs([images]).inputs)
     scans = {case: found for found, case in named.items()}
@@ -152,9 +194,10 @@ def find_cases(
     ]
     chosen = [name for name in whole if not cases or name in cases]
     if not chosen:
-        raise UsageError(
-            f"no case has a CT in {images}, a reference in {reference} and label maps of "
-            f"{', '.join(masks)}; files are named by case, CASE.nii.gz"
+        raise InputError(
+            f"no case has a CT in {images}, a reference in {reference} and label maps in "
+            f"{', '.join(map(str, masks.values()))}; files are named by case, CASE.nii.gz",
+            code="E_NO_CASES",
         )
     return [
         Case(name, scans[name], truths[name], {key: maps[name] for key, maps in by_method.items()})
@@ -211,6 +254,8 @@ def _row(case: Case, methods: Sequence[str], about: str, scores: Mapping[str, fl
     volume = read_scan(case.ct).volume
     maps = {name: read_label_map(case.masks[name])[0] for name in methods}
     reference = read_label_map(case.reference)[0]
+    for label_map in (reference, *maps.values()):
+        _check_grid(case.name, label_map, volume)
     judged = maps[methods[-1]]
     ids = {organ.name: (organ.id,) for organ in (*ORGANS, TUMOR)}
     labels = ids.get(about, tuple(organ.id for organ in ORGANS))

@@ -61,13 +61,15 @@ def write_report(
         on_case: see :data:`OnCase`.
 
     Raises:
-        UsageError: predict wrote nothing there, or no reference fits.
+        UsageError: a folder is not there.
+        InputError: ``E_NO_CASES``, predict wrote nothing there, or no reference fits.
         ResourceError: the disk refuses.
 
     Example:
         >>> write_report(Path("masks"), Path("labelsTs")).index      # doctest: +SKIP
     """
     to = to or out / "report"
+    read_outputs(out)  # before any work: is there something to report of?
     outputs = read_outputs(out, reference, _scores(out, reference, to))
     views, pages, incomplete = [], {}, {}
     for number, output in enumerate(outputs, start=1):

@@ -77,8 +77,10 @@ def head(ablation: Ablation) -> str:
     """Return what holds for all tables, in one line."""
     count = len(ablation.judged)
     few = f" Fewer than {LEAST_CASES} cases: no interval and no p." if count < LEAST_CASES else ""
+    refused = len(ablation.cases) - count
+    left_out = f" ({refused} more refused)" if refused else ""
     return (
-        f"{count} case{'' if count == 1 else 's'}; percent, mean ± SD over cases; "
+        f"{count} case{'' if count == 1 else 's'}{left_out}; percent, mean ± SD over cases; "
         f"rules of flare23; bundle {ablation.digest[:12]}.{few}"
     )
 
