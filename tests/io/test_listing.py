@@ -18,6 +18,11 @@ pytest.importorskip("highdicom")
 from small_series import ALL, SLICES, hu_stack, put, save
 
 EACH = ReadingOptions(all_series=True)
+SR = {
+    "Modality": "SR", "Rows": None, "StudyInstanceUID": "1.5",
+    "SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.67",
+}  # fmt: skip
+"""A dose report."""
 
 
 def scan(path: Path, values: np.ndarray | None = None) -> Path:
@@ -167,7 +172,7 @@ def study(tmp_path):
     series(root / "scout", "1.3", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     series(root / "mr", "1.4", Modality="MR")
     save(root / "dose", put({0}, SeriesInstanceUID="1.6", StudyInstanceUID="1.5"), numbers=[0])
-    save(root / "sr", put({0}, Modality="SR", Rows=None, StudyInstanceUID="1.5"), numbers=[0])
+    save(root / "sr", put({0}, **SR), numbers=[0])
     return root
 
 

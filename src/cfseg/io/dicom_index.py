@@ -18,7 +18,7 @@ import numpy as np
 
 from cfseg.errors import InputError
 from cfseg.io.dicom import count_acquisitions
-from cfseg.io.dicom_tags import header_of, number, numbers, quiet, text
+from cfseg.io.dicom_tags import corrupt, header_of, number, numbers, quiet, text
 from cfseg.io.found import Ignored, Input, notes_beside
 from cfseg.io.options import ReadingOptions
 
@@ -29,6 +29,11 @@ _TAGS = (
 )  # fmt: skip
 _NO_IMAGES = {"SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "SR", "PR", "KO", "DOC", "REG"}
 _SCREEN_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_CT_CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.2",  # CT Image Storage
+    "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced
+    "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced
+}
 _SUFFIXES = (".dcm", ".dicom", ".ima")
 _FIELDS = ("description", "kernel", "uid")
 
@@ -90,6 +95,8 @@ def look(path: Path) -> IndexEntry:
         orientation = numbers(header, "ImageOrientationPatient", 6)
         modality = text(header, "Modality")
         is_image = number(header, "Rows") is not None and modality not in _NO_IMAGES
+        if not is_image and text(header, "SOPClassUID") in _CT_CLASSES:
+            raise corrupt(path, "it ends before its image")
         has_place = "ImagePositionPatient" in header or "ImageOrientationPatient" in header
         kind = "" if is_image else f"DICOM {modality or 'object'} without an image"
         if is_image and "LOCALIZER" in text(header, "ImageType").split("\\"):
