@@ -11,7 +11,7 @@ from pathlib import Path
 from reprlib import Repr
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 DEEPEST = 64
 """Levels of nesting that a file may have; json itself gives up, in its own way, near 1000."""
@@ -22,16 +22,26 @@ _short.maxlevel = 2
 _short.maxlist = _short.maxtuple = _short.maxdict = 4
 
 
-def read_object(path: Path, *, finite: bool = True) -> dict[str, Any]:
+class Stored(BaseModel):
+    """Base of what is in a file of ours: the keys that somebody reads; there may be others."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+
+def read_object(
+    path: Path, kind: TypeAdapter[Any] | None = None, *, finite: bool = True
+) -> dict[str, Any]:
     """Return the object that a JSON file holds.
 
     Args:
         path: of the file, UTF-8.
+        kind: what the object has to be.
         finite: refuse NaN and infinity, which JSON does not have but Python reads.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no JSON object, is nested too deep, or holds text that cannot be written.
+        ValueError: it is no JSON object, or none of this kind, is nested too deep, or holds text
+            that cannot be written; says which key.
     """
     text = path.read_text(encoding="utf-8")
     try:
@@ -41,6 +51,11 @@ def read_object(path: Path, *, finite: bool = True) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"holds {brief(found)}, not an object")
     check_values(found, finite=finite)
+    try:
+        if kind is not None:
+            kind.validate_python(found)
+    except ValidationError as error:
+        raise ValueError(problem(error)) from error
     return found
 
 

@@ -18,7 +18,6 @@ ROLES: tuple[Role, ...] = ("coarse", "tumor", "organ")
 PositiveMm = Annotated[float, Field(gt=0)]
 
 
-
 def _odd(size: int) -> int:
     if size % 2 == 0:
         raise ValueError(f"a kernel of {size}; an even one shifts the image")

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from cfseg.errors import InputError, UsageError
 from cfseg.findings.agreement import LOW_AGREEMENT
 from cfseg.findings.measure import Findings, measure
 from cfseg.findings.organs import BORDER_SLICES
-from cfseg.findings.record import as_record, label_rows, lesion_rows
+from cfseg.findings.record import RECORD, as_record, label_rows, lesion_rows
+from cfseg.foreign import read_object
 from cfseg.io import (
     AS_IS,
     ReadingOptions,
@@ -103,13 +103,11 @@ def case_file(out: Path, case: str) -> Path:
 
 
 def read_case(out: Path, case: str) -> dict[str, Any] | None:
-    """Return the record of a case, or None if there is none that can be read."""
+    """Return the record of a case, or None if there is none, or it is damaged."""
     try:
-        record = json.loads(case_file(out, case).read_text(encoding="utf-8"))
+        return read_object(case_file(out, case), RECORD)
     except (OSError, ValueError):
         return None
-    whole = isinstance(record, dict) and isinstance(record.get("about"), dict)
-    return record if whole and "label_map_sha256" in record["about"] else None
 
 
 def write_tables(out: Path, cases: Sequence[str]) -> None:

@@ -68,9 +68,10 @@ def find_input(out: Path, case: str, images: Path | None = None) -> Path:
                 return scan
     try:
         path = Path((out / FOLDER / case).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
-        path = None
-    if path is None or not path.exists():
+        is_there = path.exists()
+    except (OSError, ValueError):
+        is_there = False
+    if not is_there:
         raise InputError(
             f"{case}: its CT is not where it was, or was never written down; say where the CTs are "
             "with --images",

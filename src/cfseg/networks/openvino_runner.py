@@ -68,8 +68,8 @@ def read_graph(xml: bytes, weights: bytes) -> ov.Model:
     except RuntimeError as error:
         raise ModelError(f"not an OpenVINO graph ({error}); make the bundle again") from error
     for node in graph.get_ops():
-        if node.get_type_name() == "Constant" and node.get_element_type().is_real():
-            if not np.isfinite(node.data).all():
-                name = node.get_friendly_name()[:200]
-                raise ModelError(f"{name} has NaN or infinite weights; make the bundle again")
+        is_real = node.get_type_name() == "Constant" and node.get_element_type().is_real()
+        if is_real and not np.isfinite(node.data).all():
+            name = node.get_friendly_name()[:200]
+            raise ModelError(f"{name} has NaN or infinite weights; make the bundle again")
     return graph

@@ -1,6 +1,5 @@
 """A folder that ``cfseg predict`` wrote, case by case, with what else is known about each."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from typing import Any, TypeVar
 
 from cfseg.errors import UsageError
 from cfseg.io import find_scans, names_of, without_paths
+from cfseg.io.status_file import read_status
 
 T = TypeVar("T")
 
@@ -20,10 +20,11 @@ class CaseOutput:
     Attributes:
         case: its id.
         page: file name of its page.
-        status: what ``status/CASE.json`` holds.
+        status: what ``status/CASE.json`` holds; of a damaged one, no more than the case.
         label_map: its file, None if there is none.
         reference: the file of its reference, None if there is none.
         scores: DSC and NSD by label name, under ``dsc`` and ``nsd``; empty without a reference.
+        problem: what is wrong with the status file, else empty.
     """
 
     case: str
@@ -32,6 +33,7 @@ class CaseOutput:
     label_map: Path | None = None
     reference: Path | None = None
     scores: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    problem: str = ""
 
     @property
     def message(self) -> str:
@@ -52,7 +54,7 @@ def read_outputs(
     Raises:
         UsageError: there is nothing that predict wrote.
     """
-    files = sorted(out.glob("status/*.json")) if out.is_dir() else []
+    files = sorted(out.glob("status/[!.]*.json")) if out.is_dir() else []
     if not files:
         raise UsageError(
             f"{out} holds no status files; give a folder that cfseg predict wrote (its -o)"
@@ -61,9 +63,9 @@ def read_outputs(
     by_case = _named((Path(row["case"]), row) for row in (scores or {}).get("cases", []))
     found: list[CaseOutput] = []
     for path in files:
-        status = _read(path)
-        case = str(status.get("case", path.stem))
-        label_map = out / str(status.get("output", f"{path.stem}.nii.gz"))
+        status, problem = _read(path)
+        case = str(status["case"])
+        label_map = out / (status.get("output") or f"{path.stem}.nii.gz")
         row = by_case.get(case, {})
         judged = row.get("state") == "scored"
         found.append(
@@ -74,17 +76,21 @@ def read_outputs(
                 label_map=label_map if label_map.is_file() else None,
                 reference=references.get(case),
                 scores={key: row[key] for key in ("dsc", "nsd")} if judged else {},
+                problem=problem,
             )
         )
     return found
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> tuple[dict[str, Any], str]:
+    """Return a status and what is wrong with its file."""
     try:
-        status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {"case": path.stem, "state": "failed", "message": "its status cannot be read"}
-    return status
+        return read_status(path), ""
+    except (OSError, ValueError) as error:
+        reason = without_paths(getattr(error, "strerror", None) or str(error))
+        return {"case": path.stem, "state": "unknown"}, (
+            f"Its status file is damaged ({reason}): run cfseg predict on this scan again."
+        )
 
 
 def _by_case(folder: Path | None) -> dict[str, Path]:

@@ -22,6 +22,7 @@ from cfseg.dataset.cases import Case, present_labels, read_labels
 from cfseg.errors import EXIT_NONE_DONE, EXIT_OK, EXIT_PARTIAL, InputError, UsageError
 from cfseg.evaluation.flare import score_case
 from cfseg.evaluation.scores import CaseScores
+from cfseg.foreign import read_object
 from cfseg.io import SourceGrid, read_label_map, read_scan, without_folders, write_json
 from cfseg.labels import NAMES
 from cfseg.networks.backends import Backend, find_backend
@@ -232,7 +233,7 @@ def _by_id(scores: dict[str, float | None]) -> dict[int, float]:
 def _kept(file: Path, key: str) -> CaseRows | None:
     """Return a case's scores if they were made with the same bundle, settings and files."""
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = read_object(file)
         if record["digest"] != key:
             return None
         name = str(record["case"])

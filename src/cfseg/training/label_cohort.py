@@ -21,6 +21,7 @@ from cfseg.dataset.groups import group
 from cfseg.dataset.problems import check_out
 from cfseg.dataset.pseudo_labels import GROUND_TRUTH, PSEUDO, merge, provenance, truth_is_kept
 from cfseg.errors import CfsegError, InputError, UsageError
+from cfseg.foreign import read_object
 from cfseg.inference.merge import organs_of, tumor_over_organs, union_of_tumors
 from cfseg.inference.predictor import Stage
 from cfseg.io import (
@@ -223,7 +224,7 @@ class _Labeller:
     def _finished_before(self, case: Case, status: Path) -> dict[str, Any] | None:
         """Return what became of a case if nothing changed since it was done, else None."""
         try:
-            record: dict[str, Any] = json.loads(status.read_text(encoding="utf-8"))
+            record = read_object(status)
         except (OSError, ValueError):
             return None
         labels, sources = self._outputs(case)
