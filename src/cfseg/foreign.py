@@ -72,8 +72,8 @@ def check_values(values: Any, *, finite: bool = True) -> None:  # noqa: ANN401 -
     level: list[tuple[str, Any]] = [("", values)]
     for _ in range(DEEPEST):
         for key, value in level:
-            if problem := _wrong(value, finite):
-                raise ValueError(f"{key or 'it'}: {problem}")
+            if wrong := _wrong(value, finite):
+                raise ValueError(f"{key}: {wrong}" if key else wrong)
         level = [inner for key, value in level for inner in _inside(key, value)]
         if not level:
             return
@@ -91,7 +91,9 @@ def problem(error: ValidationError) -> str:
         return f"there is no key {key}"
     if first["type"] == "value_error":
         return f"{where}{first['ctx']['error']}"
-    return f"{where}{first['msg']} (found {brief(first['input'])})"
+    # pydantic names a class of ours here.
+    wrong = "an object is needed" if first["type"] == "model_type" else first["msg"]
+    return f"{where}{wrong} (found {brief(first['input'])})"
 
 
 def brief(value: object) -> str:

@@ -39,11 +39,11 @@ class _Status(Stored):
     started: str = ""
     finished: str = ""
     device: str = ""
-    versions: _Versions | None = None
-    settings: _Settings | None = None
+    versions: _Versions = Field(default_factory=_Versions.model_construct)
+    settings: _Settings = Field(default_factory=_Settings.model_construct)
     input_stamp: list[Any] = Field(default_factory=list)
     input_sha256: str = ""
-    output: _FileName | None = None
+    output: _FileName = Field(default_factory=str)
     output_sha256: str = ""
     volumes_ml: dict[str, _Amount] = Field(default_factory=dict)
     agreement: dict[str, _Fraction] = Field(default_factory=dict)
@@ -57,9 +57,8 @@ class _Status(Stored):
 
 
 _KIND = TypeAdapter(_Status)
-_DEFAULTS: dict[str, Any] = {
-    "code": "", "message": "", "notes": [], "notice": "", "attempt": 0, "seconds": {},
-}  # fmt: skip
+_DEFAULTS: dict[str, Any] = {"code": "", "message": "", "notes": [], "notice": ""}
+"""Of a case that a run is at, nothing of this is written yet."""
 
 
 def read_status(path: Path) -> dict[str, Any]:

@@ -184,9 +184,10 @@ def _read(name_or_path: str | Path) -> dict[str, Any]:
         raise UsageError(f"recipe {path}: {error.strerror}; check the path") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"recipe {path}: it is not UTF-8; save it as such") from error
-    except (ValueError, RecursionError) as error:
-        reason = str(error) if isinstance(error, ValueError) else "tables within tables"
-        raise UsageError(f"recipe {path}: {reason}; correct it") from error
+    except ValueError as error:
+        raise UsageError(f"recipe {path}: {error}; correct it") from error
+    except RecursionError as error:
+        raise UsageError(f"recipe {path}: it is nested too deep; correct it") from error
     return found
 
 

@@ -88,7 +88,7 @@ def _read(path: Path) -> tuple[dict[str, Any], str]:
         return read_status(path), ""
     except (OSError, ValueError) as error:
         reason = without_paths(getattr(error, "strerror", None) or str(error))
-        return {"case": path.stem, "state": "unknown"}, (
+        return {"case": path.stem, "state": "unknown", "notice": ""}, (
             f"Its status file is damaged ({reason}): run cfseg predict on this scan again."
         )
 
