@@ -141,6 +141,12 @@ def test_odd_values_of_a_dataset_are_named(dataset, message):
         flare_labels(dataset)
 
 
+def test_a_name_without_end_is_cut():
+    with pytest.raises(ModelError, match="no FLARE label is called 999") as caught:
+        flare_labels({"labels": {"background": 0, "9" * 5000: 1}})
+    assert len(caught.value.message) < 500
+
+
 # -- nnU-Net v1 ----------------------------------------------------------------------------------
 
 

@@ -139,7 +139,7 @@ def flare_labels(dataset: dict[str, Any]) -> tuple[int, ...]:
     names = [_plain(name) for name in _in_order(labels)]
     if len(names) in (14, 15) and all(NUMBERED.fullmatch(n) for n in names[1:]):
         return tuple(range(len(names)))
-    unknown = [n for n in names if n not in FLARE_IDS]
+    unknown = [n[:60] for n in names if n not in FLARE_IDS]
     if unknown:
         more = f" (and {len(unknown) - 5} more)" if len(unknown) > 5 else ""
         raise ModelError(

@@ -39,11 +39,11 @@ class _Status(Stored):
     started: str = ""
     finished: str = ""
     device: str = ""
-    versions: _Versions = Field(default_factory=_Versions.model_construct)
-    settings: _Settings = Field(default_factory=_Settings.model_construct)
+    versions: _Versions = _Versions(torch="")
+    settings: _Settings = _Settings(bundle="", bundle_sha256="", cfseg="")
     input_stamp: list[Any] = Field(default_factory=list)
     input_sha256: str = ""
-    output: _FileName = Field(default_factory=str)
+    output: _FileName = ""
     output_sha256: str = ""
     volumes_ml: dict[str, _Amount] = Field(default_factory=dict)
     agreement: dict[str, _Fraction] = Field(default_factory=dict)
