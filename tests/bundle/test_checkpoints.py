@@ -141,6 +141,11 @@ HUGE = {
     "bytearray": b"c__builtin__\nbytearray\n" + long(10**11) + b"\x85R",
     "FloatTensor": b"ctorch\nFloatTensor\n" + long(10**11) + b"\x85R",
     "codec hex": ENCODE + text(b"ab") + text(b"HEX-codec") + b"\x86R",
+    "codec zip": (  # with the name in the place of another one's bytes at first
+        b"](" + ENCODE + b"q\x00" + text(b"zip") + b"q\x01" + text(b"latin1") + b"\x86R"
+        + b"h\x00" + text(b"ab") + b"h\x01\x86R" + b"e"
+    ),
+    "codec uu": b"(" + text(b"ab") + text(b"uu") + text(b"latin1") + b"t",
     "more than": (
         b"](" + ENCODE + b"q\x00" + HALF_A_MEGABYTE + b"q\x01" + text(b"latin1") + b"q\x02\x86R"
         + b"h\x00h\x01h\x02\x86R" * 40 + b"e"
@@ -183,6 +188,14 @@ def test_one_number_is_no_tensor_of_a_billion(tmp_path, zipped):
     torch.save(weights, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(ModelError, match="4000000000 bytes by their shapes"):
         check_sizes(tensors_of(read_checkpoint(path), path), path)
+
+
+def test_numbers_whose_bytes_spell_a_codec_are_read(tmp_path):
+    numbers = [
+        np.frombuffer(text, "<f8")[0] for text in (b"\xd4\xc4BZ2\xbc\xd4?", b"hex \xff\xff\xff?")
+    ]
+    torch.save({"log": numbers * 2}, tmp_path / "c.pth")
+    assert read_checkpoint(tmp_path / "c.pth")["log"] == numbers * 2
 
 
 def test_weights_as_torch_saves_them_are_within_their_file(tmp_path):

@@ -144,7 +144,7 @@ def _depth(state: Mapping[str, torch.Tensor]) -> int:
     for name, tensor in state.items():
         is_kernel = name.endswith("conv.weight") or UPSAMPLING.fullmatch(name)
         if (is_kernel or HEAD.fullmatch(name)) and tensor.ndim != 5:
-            raise ModelError(f"{name} has {tensor.ndim} axes, not 5; cfseg takes 3D networks")
+            raise ModelError(f"{name[:200]} has {tensor.ndim} axes, not 5; cfseg takes 3D networks")
     depth = sum(UPSAMPLING.fullmatch(name) is not None for name in state)
     if depth == 0:
         raise ModelError("no tu.*.weight in it: not a state dict of nnU-Net v1's 3D U-Net")
