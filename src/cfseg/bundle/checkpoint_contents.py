@@ -10,7 +10,7 @@ import zipfile
 from encodings import normalize_encoding
 from encodings.aliases import aliases
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from cfseg.errors import ModelError
 
@@ -92,7 +92,7 @@ def _check_zip(file: IO[bytes], path: Path) -> None:
 
 def _check_pickle(file: IO[bytes], path: Path) -> None:
     """Go through one pickle, instruction by instruction, without following any."""
-    memory: dict[int, str] = {}
+    memory: dict[Any, str] = {}
     row: list[str] = []  # texts that were put one after the other
     repeated = 0
     for operation, argument, _ in pickletools.genops(file):
