@@ -4,9 +4,10 @@ A :class:`StagePlan` is what the bundle stores for each stage. It is read from n
 (old and new format) or from the published values of an nnU-Net v1 model; see ``cfseg.bundle``.
 """
 
+from math import prod
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from cfseg.geometry import Triple, TripleMm
 from cfseg.labels import LABELS
@@ -14,15 +15,37 @@ from cfseg.labels import LABELS
 Role = Literal["coarse", "tumor", "organ"]
 ROLES: tuple[Role, ...] = ("coarse", "tumor", "organ")
 
-Positive = Annotated[int, Field(gt=0)]
 PositiveMm = Annotated[float, Field(gt=0)]
-PositiveTriple = tuple[Positive, Positive, Positive]
+
+
+def _odd(size: int) -> int:
+    if size % 2 == 0:
+        raise ValueError(f"a kernel of {size}; an even one shifts the image")
+    return size
+
+
+# A plan may come from anybody. These limits lie far beyond what nnU-Net plans, and a network within
+# them is described, and refused if need be, without a tensor.
+MOST_STAGES = 12
+MOST_VOXELS = 512**3
+"""Of a patch."""
+Features = Annotated[int, Field(gt=0, le=4096)]
+Convolutions = Annotated[int, Field(gt=0, le=32)]
+Hu = Annotated[float, Field(ge=-1e5, le=1e5)]
+_Side = Annotated[int, Field(gt=0, le=2048)]
+_Size = Annotated[int, Field(gt=0, le=31), AfterValidator(_odd)]
+_Stride = Annotated[int, Field(gt=0, le=16)]
+_GridMm = Annotated[float, Field(ge=0.01, le=100)]
+Patch = tuple[_Side, _Side, _Side]
+Kernel = tuple[_Size, _Size, _Size]
+Stride = tuple[_Stride, _Stride, _Stride]
+SpacingMm = tuple[_GridMm, _GridMm, _GridMm]
 
 
 class Frozen(BaseModel):
-    """Base of all stored values: unknown keys are refused, values cannot change."""
+    """Base of all stored values: unknown keys are refused, values are finite and cannot change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Intensity(Frozen):
@@ -37,14 +60,16 @@ class Intensity(Frozen):
             The authors' released code clamps to +-325 HU.
     """
 
-    lower: float
-    upper: float
-    mean: float
-    std: Annotated[float, Field(gt=0)]
-    clamp_hu: tuple[float, float] | None = None
+    lower: Hu
+    upper: Hu
+    mean: Hu
+    std: Annotated[Hu, Field(gt=0)]
+    clamp_hu: tuple[Hu, Hu] | None = None
 
     @model_validator(mode="after")
     def _limits_in_order(self) -> Self:
+        if self.lower >= self.upper:
+            raise ValueError(f"lower {self.lower} HU is not below upper {self.upper} HU")
         if self.clamp_hu is not None and self.clamp_hu[0] >= self.clamp_hu[1]:
             raise ValueError("clamp_hu is [lower, upper] with lower < upper")
         return self
@@ -73,7 +98,7 @@ class Resampling(Frozen):
     logits_order: Annotated[int, Field(ge=0, le=5)] = 1
     logits_order_z: Annotated[int, Field(ge=0, le=5)] = 0
     separate_z: bool | None = None
-    anisotropy_threshold: float = 3.0
+    anisotropy_threshold: Annotated[float, Field(gt=0)] = 3.0
 
 
 class Architecture(Frozen):
@@ -90,23 +115,27 @@ class Architecture(Frozen):
         negative_slope: of the leaky ReLU.
     """
 
-    features: tuple[Positive, ...]
-    kernel_sizes: tuple[PositiveTriple, ...]
-    strides: tuple[PositiveTriple, ...]
-    n_conv_encoder: tuple[Positive, ...]
-    n_conv_decoder: tuple[Positive, ...]
+    features: tuple[Features, ...]
+    kernel_sizes: tuple[Kernel, ...]
+    strides: tuple[Stride, ...]
+    n_conv_encoder: tuple[Convolutions, ...]
+    n_conv_decoder: tuple[Convolutions, ...]
     conv_bias: bool = True
-    norm_eps: float = 1e-5
-    negative_slope: float = 0.01
+    norm_eps: Annotated[float, Field(ge=0, le=1)] = 1e-5
+    negative_slope: Annotated[float, Field(ge=0, le=1)] = 0.01
 
     @model_validator(mode="after")
     def _lengths_agree(self) -> Self:
         stages = len(self.features)
         per_stage = (self.kernel_sizes, self.strides, self.n_conv_encoder)
-        if stages < 2 or any(len(v) != stages for v in per_stage):
+        if not 2 <= stages <= MOST_STAGES:
+            raise ValueError(f"{stages} stages; a network has 2 to {MOST_STAGES}")
+        if any(len(v) != stages for v in per_stage):
             raise ValueError(f"features, kernels, strides and convs must all have {stages} entries")
         if len(self.n_conv_decoder) != stages - 1:
             raise ValueError(f"a decoder of {stages} stages has {stages - 1} entries")
+        if self.strides[0] != (1, 1, 1):
+            raise ValueError("the first stage has a stride; its logits would not fill the window")
         return self
 
     @property
@@ -133,14 +162,14 @@ class StagePlan(Frozen):
         deep_supervision: the heads' training weights, finest first; empty if unknown.
     """
 
-    spacing_mm: tuple[PositiveMm, PositiveMm, PositiveMm]
-    patch: PositiveTriple
+    spacing_mm: SpacingMm
+    patch: Patch
     labels: tuple[Annotated[int, Field(ge=0, le=len(LABELS))], ...]
     architecture: Architecture
     intensity: Intensity
     resampling: Resampling = Resampling()
     transpose: tuple[int, int, int] = (0, 1, 2)
-    deep_supervision: tuple[float, ...] = ()
+    deep_supervision: Annotated[tuple[float, ...], Field(max_length=MOST_STAGES)] = ()
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -148,6 +177,11 @@ class StagePlan(Frozen):
             raise ValueError("labels must start with 0 and name every label once")
         if sorted(self.transpose) != [0, 1, 2]:
             raise ValueError("transpose must be a permutation of 0, 1, 2")
+        if prod(self.patch) > MOST_VOXELS:
+            raise ValueError(f"a patch of {self.patch} is more than {MOST_VOXELS} voxels")
+        down = self.architecture.downsampling
+        if any(side % factor for side, factor in zip(self.patch, down, strict=True)):
+            raise ValueError(f"a patch of {self.patch} is not a multiple of the strides {down}")
         return self
 
     @property

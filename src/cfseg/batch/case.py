@@ -1,6 +1,5 @@
 """One case on its way from a path to a label map and a status file."""
 
-import json
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from cfseg.batch.summary import CaseStatus, State
 from cfseg.errors import CfsegError, InputError, as_cfseg_error
 from cfseg.findings.keep import complete_case, keep_case
 from cfseg.io import without_folders, without_paths, write_json
+from cfseg.io.status_file import read_status
 from cfseg.io.write import writing_bytes
 from cfseg.segmenter import Segmentation, Segmenter
 
@@ -137,11 +137,11 @@ class CaseRun:
         )
 
     def _before(self) -> dict[str, Any]:
+        """Return the status of an earlier run; one that is damaged is none."""
         try:
-            record = json.loads(self.status_file.read_text(encoding="utf-8"))
+            return read_status(self.status_file)
         except (OSError, ValueError):
             return {}
-        return record if isinstance(record, dict) else {}
 
     def _attempt(
         self,

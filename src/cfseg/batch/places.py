@@ -9,7 +9,7 @@ import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cfseg.batch.claims import claimed
 from cfseg.errors import InputError, UsageError
@@ -124,12 +124,14 @@ def _place(path: Path) -> Identity | None:
     """Return where the input of a case lies, as written down; None if that cannot be read."""
     try:
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
-        found = json.loads(text) if text.startswith("{") else {"path": text}
-        series, acquisition = found.get("series", ""), found.get("acquisition", 0)
+        found: dict[str, Any] = json.loads(text) if text.startswith("{") else {"path": text}
     except (OSError, ValueError, RecursionError):
         return None
-    known = isinstance(found.get("path"), str) and isinstance(series, str)
-    return (found["path"], series, acquisition) if known and isinstance(acquisition, int) else None
+    place, series = found.get("path"), found.get("series", "")
+    acquisition = found.get("acquisition", 0)
+    if not (isinstance(place, str) and isinstance(series, str) and isinstance(acquisition, int)):
+        return None
+    return None if "\0" in place else (place, series, acquisition)
 
 
 def _remember(out: Path, case: str, found: Input) -> None:

@@ -64,6 +64,17 @@ def read_int8(folder: Path, entry: Int8Graph) -> Graph:
     return xml, read_checked(folder / entry.weights, entry.weights_sha256)
 
 
+def check_int8(folder: Path, entry: Int8Graph) -> None:
+    """Check that a graph can be loaded.
+
+    Raises:
+        ModelError: a file is missing, damaged or another one, or a weight is NaN or infinite.
+    """
+    from cfseg.networks.openvino_runner import read_graph
+
+    read_graph(*read_int8(folder, entry))
+
+
 def load_int8(folder: Path, entry: Int8Graph) -> Runner:
     """Return the network of a graph, ready to predict on the CPU.
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cfseg.errors import ModelError
+from cfseg.foreign import problem
 from cfseg.labels import NAMES
 from cfseg.plan import ROLES, Frozen, Role, StagePlan
 from cfseg.recipes.recipe import Cascade
@@ -80,7 +81,7 @@ class Manifest(Frozen):
 
     Attributes:
         schema_version: of this format.
-        name: of the model.
+        name: of the model, one line.
         labels: name of each id; the table of all bundles of this version.
         stages: the networks, coarse first, organ last.
         cascade: how they work together; its ``stages`` are among those that the bundle has.
@@ -90,13 +91,20 @@ class Manifest(Frozen):
     """
 
     schema_version: Literal[1] = 1
-    name: str
+    name: Annotated[str, Field(max_length=200)]
     labels: dict[int, str] = Field(default_factory=lambda: dict(LABEL_TABLE))
     stages: Annotated[tuple[StageEntry, ...], Field(min_length=1)]
     cascade: Cascade = Cascade()
     int8_check: Int8Check | None = None
     provenance: dict[str, Any] = Field(default_factory=dict)
-    notice: str = ""
+    notice: Annotated[str, Field(max_length=5000)] = ""
+
+    @field_validator("name")
+    @classmethod
+    def _is_one_line(cls, name: str) -> str:
+        if not name.isprintable():
+            raise ValueError("the name has line breaks or control characters")
+        return name
 
     @field_validator("labels")
     @classmethod
@@ -152,11 +160,9 @@ def read_manifest(path: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ModelError(
-            f"{path / MANIFEST}: {key}: {first['msg']}; the bundle is damaged or was made by "
-            "another version of cfseg: make it again"
+            f"{path / MANIFEST}: {problem(error)}; the bundle is damaged or was made by another "
+            "version of cfseg: make it again"
         ) from error
     check_cascade(manifest, manifest.cascade)
     return manifest

@@ -13,18 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
-from cfseg.bundle.checkpoints import read_checkpoint, tensors_of
+from cfseg.bundle.checkpoints import check_sizes, read_checkpoint, tensors_of
 from cfseg.bundle.plans_v2 import head_weights
 from cfseg.errors import ModelError
+from cfseg.foreign import problem
 from cfseg.plan import Architecture, Role, StagePlan
 from cfseg.recipes.v1 import V1Network, V1Values
 
 CONTEXT = re.compile(
-    r"conv_blocks_context\.(\d+)\.(?:(\d)\.)?blocks\.(\d+)\.(conv|instnorm)\.(\w+)"
+    r"conv_blocks_context\.(\d{1,3})\.(?:(\d)\.)?blocks\.(\d{1,3})\.(conv|instnorm)\.(\w+)"
 )
 LOCALIZATION = re.compile(
-    r"conv_blocks_localization\.(\d+)\.(\d)\.blocks\.(\d+)\.(conv|instnorm)\.(\w+)"
+    r"conv_blocks_localization\.(\d{1,3})\.(\d)\.blocks\.(\d{1,3})\.(conv|instnorm)\.(\w+)"
 )
 UPSAMPLING = re.compile(r"tu\.(\d+)\.weight")
 HEAD = re.compile(r"seg_outputs\.(\d+)\.weight")
@@ -59,20 +61,23 @@ def _read(
 ) -> tuple[Role, StagePlan, Weights, dict[str, Any]]:
     contents = read_checkpoint(path)
     state = tensors_of(contents.get("state_dict", contents), path)
+    check_sizes(state, path)
     try:
         weights = convert(state)
         architecture = architecture_of(state)
+        plan = StagePlan(
+            spacing_mm=network.spacing_mm,
+            patch=network.patch,
+            labels=network.labels,
+            architecture=architecture,
+            intensity=network.intensity,
+            resampling=values.resampling,
+            deep_supervision=head_weights(len(architecture.n_conv_decoder)),
+        )
     except ModelError as error:
         raise ModelError(f"{path}: {error.message}") from error
-    plan = StagePlan(
-        spacing_mm=network.spacing_mm,
-        patch=network.patch,
-        labels=network.labels,
-        architecture=architecture,
-        intensity=network.intensity,
-        resampling=values.resampling,
-        deep_supervision=head_weights(len(architecture.n_conv_decoder)),
-    )
+    except ValidationError as error:
+        raise ModelError(f"{path}: {problem(error)}; give a plain 3D U-Net's file") from error
     provenance = {
         "format": "nnU-Net v1 state dict",
         "file": network.file,
@@ -108,7 +113,9 @@ def convert(state: Mapping[str, torch.Tensor]) -> Weights:
             weights[f"decoder.seg_layers.{found[1]}.weight"] = tensor
             weights[f"decoder.seg_layers.{found[1]}.bias"] = tensor.new_zeros(tensor.shape[0])
         else:
-            raise ModelError(f"{name} is no layer of nnU-Net v1's 3D U-Net; give its state dict")
+            raise ModelError(
+                f"{name[:200]} is no layer of nnU-Net v1's 3D U-Net; give its state dict"
+            )
     return weights
 
 
@@ -133,7 +140,11 @@ def architecture_of(state: Mapping[str, torch.Tensor]) -> Architecture:
 
 
 def _depth(state: Mapping[str, torch.Tensor]) -> int:
-    """Return how many times the network downsamples."""
+    """Return how many times the network downsamples; all its kernels are 3D."""
+    for name, tensor in state.items():
+        is_kernel = name.endswith("conv.weight") or UPSAMPLING.fullmatch(name)
+        if (is_kernel or HEAD.fullmatch(name)) and tensor.ndim != 5:
+            raise ModelError(f"{name[:200]} has {tensor.ndim} axes, not 5; cfseg takes 3D networks")
     depth = sum(UPSAMPLING.fullmatch(name) is not None for name in state)
     if depth == 0:
         raise ModelError("no tu.*.weight in it: not a state dict of nnU-Net v1's 3D U-Net")
@@ -147,9 +158,9 @@ def _convolutions(state: Mapping[str, torch.Tensor], depth: int) -> dict[tuple[s
     for name in state:
         for side, pattern in (("encoder", CONTEXT), ("decoder", LOCALIZATION)):
             found = pattern.fullmatch(name)
-            if found and name.endswith("conv.weight"):
+            if found:
                 key = (side, int(found[1]))
-                count[key] = count.get(key, 0) + 1
+                count[key] = count.get(key, 0) + name.endswith("conv.weight")
     if 0 in count.values() or len(count) != 2 * depth + 1:
         raise ModelError("stages are missing: not a whole state dict of nnU-Net v1's 3D U-Net")
     return count
@@ -179,7 +190,5 @@ def _triple(state: Mapping[str, torch.Tensor], name: str) -> tuple[int, int, int
 
 
 def _axes(weight: torch.Tensor) -> tuple[int, int, int]:
-    if weight.ndim != 5:
-        raise ModelError("a 2D network; cfseg takes 3D ones")
     z, y, x = weight.shape[2:]
     return int(z), int(y), int(x)

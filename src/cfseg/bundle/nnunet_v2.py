@@ -4,16 +4,16 @@ Read are ``plans.json`` (:mod:`cfseg.bundle.plans_v2`), ``dataset.json`` and the
 fold. nnU-Net itself is not needed.
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cfseg.bundle.checkpoints import read_checkpoint, tensors_of
+from cfseg.bundle.checkpoints import check_sizes, read_checkpoint, tensors_of
 from cfseg.bundle.plans_v2 import plan_from_json
 from cfseg.errors import ModelError
+from cfseg.foreign import brief, read_object
 from cfseg.labels import LABELS, TUMOR
 from cfseg.plan import Role, StagePlan
 
@@ -81,8 +81,10 @@ def read_model_folder(
         plan = plan_from_json(plans, configuration, labels, trainer)
     except ModelError as error:
         raise ModelError(f"{folder}: {error.message}") from error
-    weights = tensors_of(contents.get("network_weights"), file)
-    return plan, {name: t for name, t in weights.items() if not _is_second_name(name)}
+    tensors = tensors_of(contents.get("network_weights"), file)
+    weights = {name: t for name, t in tensors.items() if not _is_second_name(name)}
+    check_sizes(weights, file)
+    return plan, weights
 
 
 def checkpoint_file(folder: Path, fold: int | str | None, checkpoint: str | None) -> Path:
@@ -120,28 +122,52 @@ def flare_labels(dataset: dict[str, Any]) -> tuple[int, ...]:
         dataset: contents of ``dataset.json``.
 
     Raises:
-        ModelError: regions instead of labels, other channels than one CT, or an unknown name.
+        ModelError: regions instead of labels, other channels than one CT, an unknown name, or
+            values of other types than nnU-Net writes.
     """
-    if len(dataset.get("channel_names", {"0": "CT"})) != 1:
-        raise ModelError("dataset.json: more than one channel; cfseg takes networks for CT alone")
-    table = {n: value for n, value in dataset.get("labels", {}).items() if n != "ignore"}
-    if any(not isinstance(value, int) for value in table.values()):
-        raise ModelError("dataset.json: trained on regions; cfseg takes networks with plain labels")
-    names = [_plain(n) for n, value in sorted(table.items(), key=lambda item: item[1])]
-    if sorted(table.values()) != list(range(len(names))) or len(names) < 2:
-        raise ModelError("dataset.json: labels must be 0, 1, 2, ... without a gap")
+    channels, labels = dataset.get("channel_names", {"0": "CT"}), dataset.get("labels", {})
+    for key, value in (("channel_names", channels), ("labels", labels)):
+        if not isinstance(value, dict):
+            raise ModelError(
+                f"dataset.json: {key}: an object is needed (found {brief(value)}); give nnU-Net's "
+                "own file"
+            )
+    if len(channels) != 1:
+        raise ModelError(
+            "dataset.json: no channel, or more than one channel; cfseg takes networks for CT alone"
+        )
+    names = [_plain(name) for name in _in_order(labels)]
     if len(names) in (14, 15) and all(NUMBERED.fullmatch(n) for n in names[1:]):
         return tuple(range(len(names)))
-    unknown = [n for n in names if n not in FLARE_IDS]
+    unknown = [n[:60] for n in names if n not in FLARE_IDS]
     if unknown:
+        more = f" (and {len(unknown) - 5} more)" if len(unknown) > 5 else ""
         raise ModelError(
-            f"dataset.json: no FLARE label is called {', '.join(unknown)}; rename it to one of "
-            f"{', '.join(label.name for label in LABELS)}"
+            f"dataset.json: no FLARE label is called {', '.join(unknown[:5])}{more}; rename it to "
+            f"one of {', '.join(label.name for label in LABELS)}"
         )
     ids = tuple(FLARE_IDS[n] for n in names)
     if ids[0] != 0 or len(set(ids)) < len(ids):
         raise ModelError("dataset.json: label 0 must be background, and no label named twice")
     return ids
+
+
+def _in_order(labels: dict[str, Any]) -> list[str]:
+    """Return the names of the labels 0, 1, 2, ..."""
+    table = {name: value for name, value in labels.items() if name != "ignore"}
+    for name, value in table.items():
+        if isinstance(value, list):
+            raise ModelError(
+                "dataset.json: trained on regions; cfseg takes networks with plain labels"
+            )
+        if type(value) is not int:
+            raise ModelError(
+                f"dataset.json: labels.{name[:60]}: a whole number is needed (found "
+                f"{brief(value)}); give nnU-Net's own file"
+            )
+    if sorted(table.values()) != list(range(len(table))) or len(table) < 2:
+        raise ModelError("dataset.json: labels must be 0, 1, 2, ... without a gap")
+    return sorted(table, key=lambda name: table[name])
 
 
 def _plain(name: str) -> str:
@@ -157,14 +183,12 @@ def _check_role(labels: tuple[int, ...], role: Role) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path, finite=False)
     except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise ModelError(
-            f"{path}: cannot be read ({type(error).__name__}); give nnU-Net's whole model folder"
+            f"{path}: cannot be read ({reason}); give nnU-Net's whole model folder"
         ) from error
-    if not isinstance(contents, dict):
-        raise ModelError(f"{path}: not a JSON object; give nnU-Net's whole model folder")
-    return contents
 
 
 def _trainer_and_configuration(folder: Path, contents: dict[str, Any]) -> tuple[str, str]:
@@ -172,13 +196,14 @@ def _trainer_and_configuration(folder: Path, contents: dict[str, Any]) -> tuple[
     trainer, _, rest = folder.resolve().name.partition("__")
     arguments = contents.get("init_args")
     known = arguments.get("configuration") if isinstance(arguments, dict) else None
-    configuration = known or rest.rpartition("__")[2]
+    configuration = known if isinstance(known, str) and known else rest.rpartition("__")[2]
     if not configuration:
         raise ModelError(
             f"{folder}: neither the checkpoint nor the folder's name tells the configuration; "
             "name the folder Trainer__Plans__configuration"
         )
-    return str(contents.get("trainer_name") or trainer), str(configuration)
+    name = contents.get("trainer_name")
+    return name if isinstance(name, str) and name else trainer, configuration
 
 
 def _is_second_name(name: str) -> bool:

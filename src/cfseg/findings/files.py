@@ -1,6 +1,5 @@
 """Files of findings: one JSON per case, and for all cases a table of labels and one of lesions."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +9,8 @@ from cfseg.errors import CfsegError, InputError, as_cfseg_error, exit_code
 from cfseg.findings.agreement import LOW_AGREEMENT
 from cfseg.findings.measure import Findings, measure
 from cfseg.findings.organs import BORDER_SLICES
-from cfseg.findings.record import as_record, label_rows, lesion_rows
+from cfseg.findings.record import RECORD, as_record, label_rows, lesion_rows
+from cfseg.foreign import read_object
 from cfseg.io import (
     AS_IS,
     Input,
@@ -124,13 +124,11 @@ def case_file(out: Path, case: str) -> Path:
 
 
 def read_case(out: Path, case: str) -> dict[str, Any] | None:
-    """Return the record of a case, or None if there is none that can be read."""
+    """Return the record of a case, or None if there is none, or it is damaged."""
     try:
-        record = json.loads(case_file(out, case).read_text(encoding="utf-8"))
+        return read_object(case_file(out, case), RECORD)
     except (OSError, ValueError):
         return None
-    whole = isinstance(record, dict) and isinstance(record.get("about"), dict)
-    return record if whole and "label_map_sha256" in record["about"] else None
 
 
 def write_tables(out: Path, cases: Sequence[str]) -> None:

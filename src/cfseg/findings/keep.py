@@ -1,6 +1,5 @@
 """Statistics beside the label maps and status files of ``cfseg predict``."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from cfseg.errors import CfsegError
 from cfseg.findings.files import read_case, write_case, write_tables
 from cfseg.findings.measure import find
 from cfseg.io import AS_IS, Input, ReadingOptions, Scan, read_label_map, read_scan
+from cfseg.io.status_file import read_status
 from cfseg.volume import LabelMap
 
 
@@ -70,23 +70,19 @@ def write_all_tables(out: Path) -> tuple[str, ...]:
     """
     cases, warnings = [], []
     for path in sorted(out.glob("status/[!.]*.json")):
-        status = _read_status(path)
-        if status is None:
+        try:
+            status = read_status(path)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
             warnings.append(
-                f"status/{path.name} is damaged, its case is not in the tables; run it again"
+                f"status/{path.name} is damaged ({reason}), its case is not in the tables; run it "
+                "again"
             )
-        elif _is_measured(out, status):
+            continue
+        if _is_measured(out, status):
             cases.append(status["case"])
     write_tables(out, cases)
     return tuple(warnings)
-
-
-def _read_status(path: Path) -> dict[str, Any] | None:
-    try:
-        status = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return status if isinstance(status, dict) and isinstance(status.get("case"), str) else None
 
 
 def _is_measured(out: Path, status: Mapping[str, Any]) -> bool:

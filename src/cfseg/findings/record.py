@@ -6,11 +6,14 @@ absent one. Indices are those of the file as stored, (i, j, k), boxes with both 
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from cfseg.findings.lesions import Lesion
 from cfseg.findings.measure import Findings
 from cfseg.findings.organs import Organ, extent_mm
+from cfseg.foreign import Stored
 from cfseg.geometry import Box, TripleMm
 from cfseg.io import SourceGrid
 from cfseg.labels import TUMOR
@@ -35,6 +38,54 @@ def as_record(findings: Findings) -> dict[str, Any]:
         "label_map_sha256": findings.label_map_sha256,
     }
     return record
+
+
+class _KeptLesion(Stored):
+    lesion: int
+    volume_ml: float | None
+    visible_ml: float
+    touches_border: bool
+    longest_mm: float
+    perpendicular_mm: float
+    mean_hu: float
+    sd_hu: float
+    host_organ: str | None
+    nearest_organ: str | None
+    nearest_mm: float | None
+    slices: Annotated[list[int], Field(min_length=2, max_length=2)]
+
+
+class _KeptLabel(Stored):
+    volume_ml: float | None
+    visible_ml: float
+    touches_border: bool
+    cut_by: list[str]
+    n_voxels: int
+    intensity: float | None
+    intensity_std: float | None
+    extent_mm: dict[str, float] | None
+    agreement: float | None
+    low_agreement: bool | None
+
+
+class _KeptTumor(_KeptLabel):
+    lesions: list[_KeptLesion]
+
+
+class _About(Stored):
+    label_map_sha256: str
+
+
+class _Record(Stored):
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, _KeptLabel] = Field(init=False)
+
+    about: _About
+    tumor: _KeptTumor
+
+
+RECORD = TypeAdapter(_Record)
+"""What a record has to be to make tables of it."""
 
 
 def label_rows(case: str, record: Mapping[str, Any]) -> list[dict[str, Any]]:

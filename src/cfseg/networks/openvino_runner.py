@@ -52,10 +52,24 @@ def load_graph(xml: bytes, weights: bytes) -> OpenVINORunner:
     """Return a stored graph, ready to predict with as many threads as torch has been given.
 
     Raises:
-        ModelError: it is no OpenVINO graph.
+        ModelError: see :func:`read_graph`.
+    """
+    return OpenVINORunner(read_graph(xml, weights), torch.get_num_threads())
+
+
+def read_graph(xml: bytes, weights: bytes) -> ov.Model:
+    """Return a stored graph.
+
+    Raises:
+        ModelError: it is no OpenVINO graph, or a constant in it has NaN or infinity.
     """
     try:
         graph = _core().read_model(xml, weights)
     except RuntimeError as error:
         raise ModelError(f"not an OpenVINO graph ({error}); make the bundle again") from error
-    return OpenVINORunner(graph, torch.get_num_threads())
+    for node in graph.get_ops():
+        is_real = node.get_type_name() == "Constant" and node.get_element_type().is_real()
+        if is_real and not np.isfinite(node.data).all():
+            name = node.get_friendly_name()[:200]
+            raise ModelError(f"{name} has NaN or infinite weights; make the bundle again")
+    return graph

@@ -1,6 +1,5 @@
 """Cohorts of phantoms in nnU-Net's raw layout, fully or, as in the paper's 2.1, partly labelled."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from cfseg.errors import UsageError
+from cfseg.foreign import read_object
 from cfseg.geometry import Geometry
 from cfseg.io import make_folder, replacing, write_json
 from cfseg.labels import LABELS, ORGAN_IDS, TUMOR
@@ -183,17 +183,13 @@ def _claim(out: Path, values: dict[str, Any]) -> None:
     """Write down how the cohort is made; refuse to mix it with another."""
     make_folder(out)
     note = out / "cohort.json"
-    if note.exists() and _json_of(note) != values:
+    try:
+        same = not note.exists() or read_object(note) == values
+    except (OSError, ValueError):
+        same = False  # it was damaged, so nobody knows what is there
+    if not same:
         raise UsageError(f"{out} holds a cohort made with other values; choose another folder")
     write_json(note, values)
-
-
-def _json_of(note: Path) -> object:
-    """Return what a file says; None, which no cohort is made with, if it says nothing."""
-    try:
-        return json.loads(note.read_text(encoding="utf-8"))
-    except ValueError:
-        return None
 
 
 def _meta(job: Job) -> Path:

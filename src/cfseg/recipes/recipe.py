@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self, TypeGuard, TypeVar, get_args
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cfseg.errors import UsageError
+from cfseg.foreign import brief, check_values, problem
 from cfseg.labels import ORGAN_IDS
 from cfseg.plan import ROLES, Frozen, PositiveMm, Role
 from cfseg.recipes.training import Fraction, Training
@@ -168,37 +169,50 @@ def with_overrides(cascade: Cascade, overrides: tuple[str, ...]) -> Cascade:
 
 def _read(name_or_path: str | Path) -> dict[str, Any]:
     path = Path(name_or_path)
+    if path.suffix != ".toml":
+        if str(name_or_path) not in names():
+            raise UsageError(
+                f"no recipe {brief(str(name_or_path))}: give one of {', '.join(names())} or a "
+                ".toml file"
+            )
+        source = resources.files(__package__).joinpath(f"{name_or_path}.toml")
+        return tomllib.loads(source.read_text(encoding="utf-8"))
     try:
-        if path.suffix == ".toml":
-            return tomllib.loads(path.read_text(encoding="utf-8"))
-        if str(name_or_path) in names():
-            source = resources.files(__package__).joinpath(f"{name_or_path}.toml")
-            return tomllib.loads(source.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"recipe {path}: {error}") from error
-    raise UsageError(
-        f"no recipe {name_or_path!r}: give one of {', '.join(names())} or a .toml file"
-    )
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        check_values(found)
+    except OSError as error:
+        raise UsageError(f"recipe {path}: {error.strerror}; check the path") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"recipe {path}: it is not UTF-8; save it as such") from error
+    except ValueError as error:
+        raise UsageError(f"recipe {path}: {error}; correct it") from error
+    except RecursionError as error:
+        raise UsageError(f"recipe {path}: it is nested too deep; correct it") from error
+    return found
 
 
 def _set(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator:
-        raise UsageError(f"{override!r} is not KEY=VALUE, for example region.margin_mm=30")
+        raise UsageError(f"{brief(override)} is not KEY=VALUE, for example region.margin_mm=30")
     *path, last = key.strip().split(".")
     table = values
     for part in path:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
-            raise UsageError(f"{override!r}: {part} has no keys of its own")
+            raise UsageError(f"{brief(override)}: {part} has no keys of its own")
     table[last] = _value(text.strip())
+    try:
+        check_values(table[last])
+    except ValueError as error:
+        raise UsageError(f"{brief(override)}: {error}") from error
 
 
 def _value(text: str) -> object:
     """Read a TOML value; a bare word is a string, bare words with commas are a list of them."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         words = [word.strip() for word in text.split(",")]
         return words if len(words) > 1 else text
 
@@ -207,15 +221,15 @@ def _validated(model: type[M], values: dict[str, Any], where: str) -> M:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise UsageError(f"{where}: there is no key {key}{_hint(model, key)}") from error
-        raise UsageError(f"{where}: {key}: {first['msg']} (got {first['input']!r})") from error
+        raise UsageError(f"{where}: {problem(error)}{_hint(model, error)}") from error
 
 
-def _hint(model: type[Frozen], key: str) -> str:
-    """Return the keys that come close to a wrong one."""
+def _hint(model: type[Frozen], error: ValidationError) -> str:
+    """Return the keys that come close to a wrong one, if that is the error."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        return ""
     close = difflib.get_close_matches(key, _keys(model), n=3)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 

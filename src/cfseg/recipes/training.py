@@ -4,10 +4,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from cfseg.plan import Frozen, PositiveMm, PositiveTriple
+from cfseg.plan import MOST_STAGES, Convolutions, Features, Frozen, Hu, Patch, SpacingMm, Stride
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
-Count = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(gt=0, le=10**9)]
+_MOST = Field(max_length=MOST_STAGES)
 OWN_KEYS = (
     "batch_dice", "oversample_foreground", "rare_label_exponent", "hard_voxels", "initial_lr",
 )  # fmt: skip
@@ -47,12 +48,12 @@ class StageTraining(Frozen):
     """
 
     epochs: Count
-    patch: PositiveTriple
-    spacing_mm: tuple[PositiveMm, PositiveMm, PositiveMm] | None = None
-    features: tuple[Count, ...] | None = None
-    strides: tuple[PositiveTriple, ...] | None = None
-    n_conv_encoder: Count | tuple[Count, ...] = 2
-    n_conv_decoder: Count | tuple[Count, ...] = 2
+    patch: Patch
+    spacing_mm: SpacingMm | None = None
+    features: Annotated[tuple[Features, ...], _MOST] | None = None
+    strides: Annotated[tuple[Stride, ...], _MOST] | None = None
+    n_conv_encoder: Convolutions | Annotated[tuple[Convolutions, ...], _MOST] = 2
+    n_conv_decoder: Convolutions | Annotated[tuple[Convolutions, ...], _MOST] = 2
     weights: Annotated[int, Field(gt=0, le=2)] = 1
     tumor_focus: Annotated[float, Field(ge=0, le=1)] = 0.0
     batch_dice: bool | None = None
@@ -61,7 +62,7 @@ class StageTraining(Frozen):
     rare_label_exponent: Annotated[float, Field(ge=0, le=1)] | None = None
     hard_voxels: Fraction | None = None
     initial_lr: Annotated[float, Field(gt=0)] | None = None
-    window_hu: tuple[float, float] | None = None
+    window_hu: tuple[Hu, Hu] | None = None
     start: Literal["random", "coarse", "tumor"] = "random"
 
     @field_validator("window_hu")
@@ -141,7 +142,7 @@ class Training(Frozen):
         co2_g_per_kwh: of the electricity, for the emissions of training.
     """
 
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     batch_size: Count = 2
     iterations_per_epoch: Count = 250
     validation_iterations_per_epoch: Count = 50

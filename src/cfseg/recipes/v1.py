@@ -12,10 +12,10 @@ from cfseg.labels import LABELS
 from cfseg.plan import (
     Frozen,
     Intensity,
-    PositiveMm,
-    PositiveTriple,
+    Patch,
     Resampling,
     Role,
+    SpacingMm,
 )
 
 
@@ -33,8 +33,8 @@ class V1Network(Frozen):
 
     role: Role
     file: Annotated[str, Field(pattern=r"^[\w.-]+$")]
-    spacing_mm: tuple[PositiveMm, PositiveMm, PositiveMm]
-    patch: PositiveTriple
+    spacing_mm: SpacingMm
+    patch: Patch
     labels: tuple[Annotated[int, Field(ge=0, le=len(LABELS))], ...]
     intensity: Intensity
 

@@ -1,6 +1,5 @@
 """A folder that ``cfseg predict`` wrote, case by case, with what else is known about each."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from typing import Any, TypeVar
 
 from cfseg.errors import InputError, UsageError
 from cfseg.io import files_in, names_of, without_paths
+from cfseg.io.status_file import read_status
 
 T = TypeVar("T")
 
@@ -20,13 +20,14 @@ class CaseOutput:
     Attributes:
         case: its id.
         page: file name of its page.
-        status: what ``status/CASE.json`` holds.
+        status: what ``status/CASE.json`` holds; of a damaged one, no more than the case.
         label_map: its file, None if there is none.
         reference: the file of its reference, None if there is none.
         scores: DSC and NSD by label name, under ``dsc`` and ``nsd``; empty without a reference,
             and 0 where there is no label map to be judged by one.
         absent: names of labels that the reference does not have.
         missed: of labels that it has and the label map misses, or all but misses.
+        problem: what is wrong with the status file, else empty.
     """
 
     case: str
@@ -37,6 +38,7 @@ class CaseOutput:
     scores: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     absent: tuple[str, ...] = ()
     missed: tuple[str, ...] = ()
+    problem: str = ""
 
     @property
     def message(self) -> str:
@@ -60,7 +62,7 @@ def read_outputs(
     """
     if not out.is_dir():
         raise UsageError(f"there is no folder {out}; give one that cfseg predict wrote (its -o)")
-    files = sorted(out.glob("status/*.json"))
+    files = sorted(out.glob("status/[!.]*.json"))
     if not files:
         raise InputError(
             f"{out} holds no status files; give a folder that cfseg predict wrote (its -o)",
@@ -70,9 +72,9 @@ def read_outputs(
     by_case = _named((Path(row["case"]), row) for row in (scores or {}).get("cases", []))
     found: list[CaseOutput] = []
     for path in files:
-        status = _read(path)
-        case = str(status.get("case", path.stem))
-        label_map = out / str(status.get("output", f"{path.stem}.nii.gz"))
+        status, problem = _read(path)
+        case = str(status["case"])
+        label_map = out / (status.get("output") or f"{path.stem}.nii.gz")
         row = by_case.get(case, {})
         judged = row.get("state", "failed") != "failed"
         found.append(
@@ -85,19 +87,21 @@ def read_outputs(
                 scores={key: row[key] for key in ("dsc", "nsd")} if judged else {},
                 absent=tuple(row.get("absent", ())),
                 missed=tuple(row.get("missed", ())) if row.get("state") == "scored" else (),
+                problem=problem,
             )
         )
     return found
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> tuple[dict[str, Any], str]:
+    """Return a status and what is wrong with its file."""
     try:
-        status = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        status = None
-    if not isinstance(status, dict):
-        status = {"case": path.stem, "state": "failed", "message": "its status cannot be read"}
-    return {"notice": "", "seconds": {}} | status
+        return read_status(path), ""
+    except (OSError, ValueError) as error:
+        reason = without_paths(getattr(error, "strerror", None) or str(error))
+        return {"case": path.stem, "state": "unknown", "notice": ""}, (
+            f"Its status file is damaged ({reason}): run cfseg predict on this scan again."
+        )
 
 
 def _by_case(folder: Path | None) -> dict[str, Path]:

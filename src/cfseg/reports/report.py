@@ -97,9 +97,9 @@ def _scores(out: Path, reference: Path | None, to: Path) -> dict[str, Any] | Non
 
 def _look(out: Path, output: CaseOutput, images: Path | None) -> tuple[CaseView, Images | None]:
     """Read what there is of a case and measure it; what is not there becomes a problem to show."""
+    problems = [output.problem] if output.problem else []
     if output.label_map is None:
-        return CaseView(output), None
-    problems: list[str] = []
+        return CaseView(output, None, tuple(problems)), None
     try:
         scan = read_scan(find_input(out, output.case, images))
         prediction, _ = read_label_map(output.label_map)
@@ -108,8 +108,8 @@ def _look(out: Path, output: CaseOutput, images: Path | None) -> tuple[CaseView,
         )
     except InputError as error:
         problem = f"No pictures and no measures: {without_paths(error.message)}."
-        return CaseView(output, None, (problem.replace("..", "."),)), None
-    if scan.sha256 != output.status.get("input_sha256"):
+        return CaseView(output, None, (*problems, problem.replace("..", "."))), None
+    if not output.problem and scan.sha256 != output.status.get("input_sha256"):
         problems.append("The CT is not the one that was segmented: its content has changed.")
     reference = _reference(output, scan, problems)
     view = CaseView(output, as_record(found), tuple(problems))

@@ -21,6 +21,7 @@ from cfseg.dataset.cases import Case, present_labels, read_labels
 from cfseg.errors import InputError, UsageError, exit_code
 from cfseg.evaluation.flare import score_case
 from cfseg.evaluation.scores import CaseScores
+from cfseg.foreign import read_object
 from cfseg.io import (
     SourceGrid,
     make_folder,
@@ -236,7 +237,7 @@ def _by_id(scores: dict[str, float | None]) -> dict[int, float]:
 def _kept(file: Path, key: str) -> CaseRows | None:
     """Return a case's scores if they were made with the same bundle, settings and files."""
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = read_object(file)
         if record["digest"] != key:
             return None
         name = str(record["case"])

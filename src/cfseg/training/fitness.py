@@ -1,16 +1,18 @@
 """Is every case fit to train on? Asked before any work, and of each file once."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from cfseg.dataset.cases import Case, case_or_problem, each, refuse_empty, settled
 from cfseg.dataset.check import check_case, twins
 from cfseg.dataset.layouts import Cohort, Entry, list_cohort
 from cfseg.dataset.problems import Problem
 from cfseg.errors import InputError
+from cfseg.foreign import Stored, read_object
 from cfseg.io import write_json
 
 _NAMED = 10
@@ -180,9 +182,22 @@ def _stamp(entry: Entry) -> list[Any]:
     return stamp
 
 
+class _Problem(Stored):
+    code: str
+    message: str
+
+
+class _Remembered(Stored):
+    files: list[Any]
+    problems: list[_Problem]
+    present: list[int]
+
+
+_MEMORY = TypeAdapter(dict[str, _Remembered])
+
+
 def _read(memory: Path) -> dict[str, Any]:
     try:
-        found = json.loads(memory.read_text(encoding="utf-8"))
+        return read_object(memory, _MEMORY)
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}

@@ -1,12 +1,14 @@
 """What decides the outcome of each step, so that a step is done again only when it has to be."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter
 
 from cfseg.dataset.cases import Case
+from cfseg.foreign import read_object
 from cfseg.io import write_json
 from cfseg.plan import ROLES, Frozen
 from cfseg.recipes.training import StageTraining, Training
@@ -73,15 +75,15 @@ class Digests:
         self.is_new = False
 
 
+_KNOWN = TypeAdapter(dict[str, Annotated[list[int | str], Field(min_length=3, max_length=3)]])
+
+
 def _read(file: Path) -> dict[str, list[Any]]:
     """Return what was written down; a damaged file is no loss."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        return read_object(file, _KNOWN)
     except (OSError, ValueError):
         return {}
-    if not isinstance(found, dict):
-        return {}
-    return {k: v for k, v in found.items() if isinstance(v, list) and len(v) == 3}
 
 
 def stage_inputs(

@@ -5,19 +5,20 @@ their optimizer in ``fold_0/kept``, as checkpoints that stock nnU-Net opens to p
 """
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field, TypeAdapter
 
 from cfseg.bundle.checkpoints import read_checkpoint
 from cfseg.errors import ModelError, ResourceError
+from cfseg.foreign import Stored
 from cfseg.io import make_folder, write_json, writing
 
 FOLD = "fold_0"
@@ -61,9 +62,9 @@ def kept_checkpoints(model_folder: Path) -> list[Kept]:
     """
     folder = model_folder / FOLD / KEPT
     found = [
-        Kept(folder / entry["file"], int(entry["epoch"]), _number(entry["score"]))
+        Kept(folder / entry.file, entry.epoch, _number(entry.score))
         for entry in _read_list(folder / INDEX)
-        if (folder / entry["file"]).is_file()
+        if (folder / entry.file).is_file()
     ]
     return sorted(found, key=_rank)
 
@@ -200,12 +201,20 @@ def _number(value: float | None) -> float:
     return float("nan") if value is None else float(value)
 
 
-def _read_list(path: Path) -> list[dict[str, Any]]:
+class _Entry(Stored):
+    file: Annotated[str, Field(pattern=r"^[^/\\\x00]+$")]
+    epoch: int
+    score: float | None
+
+
+_INDEX = TypeAdapter(list[_Entry])
+
+
+def _read_list(path: Path) -> list[_Entry]:
     try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
+        return _INDEX.validate_json(path.read_bytes())
     except (OSError, ValueError):
         return []
-    return contents if isinstance(contents, list) else []
 
 
 def _write_list(path: Path, entries: Sequence[Kept]) -> None:

@@ -30,6 +30,7 @@ from cfseg.dataset.pseudo_labels import (
     truth_is_kept,
 )
 from cfseg.errors import CfsegError, InputError, UsageError, as_cfseg_error
+from cfseg.foreign import read_object
 from cfseg.inference.merge import organs_of, tumor_over_organs, union_of_tumors
 from cfseg.inference.predictor import Stage
 from cfseg.io import (
@@ -247,7 +248,7 @@ class _Labeller:
     def _finished_before(self, case: Case) -> dict[str, Any] | None:
         """Return what became of a case if nothing changed since it was done, else None."""
         try:
-            record: dict[str, Any] = json.loads(self._status(case.name).read_text("utf-8"))
+            record = read_object(self._status(case.name))
         except (OSError, ValueError):
             return None
         labels, sources = self._outputs(case)

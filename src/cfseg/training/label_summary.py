@@ -1,6 +1,5 @@
 """What became of the cases that ``cfseg pseudo-label`` was asked to label."""
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cfseg.errors import exit_code
+from cfseg.foreign import read_object
 
 State = Literal["done", "refused", "failed"]
 FILE = "pseudo_labels.json"
@@ -66,15 +66,15 @@ def with_earlier(summary: LabelSummary, file: Path) -> LabelSummary:
         file: ``pseudo_labels.json`` of earlier runs.
     """
     try:
-        earlier = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        earlier = read_object(file)
+        before = {
+            name: Labelled(name, record["state"], True, record)
+            for name, record in earlier["cases"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return summary
     if any(earlier.get(key) != value for key, value in summary.settings.items()):
         return summary
     now = {case.case: case for case in summary.cases}
-    before = {
-        name: Labelled(name, record["state"], True, record)
-        for name, record in earlier["cases"].items()
-    }
     merged = before | now
     return LabelSummary(tuple(merged[name] for name in sorted(merged)), summary.settings)

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from cfseg.dataset.cases import Case, read_labels
 from cfseg.errors import InputError, UsageError
 from cfseg.evaluation.metrics import dice
+from cfseg.foreign import Stored, read_object
 from cfseg.inference.cascade import Stages, segment_volume
 from cfseg.inference.predictor import Stage
 from cfseg.io import make_folder, read_scan, write_json
@@ -242,10 +244,17 @@ def _name(network: str, candidate: Candidate) -> str:
     return f"{network} {candidate.digest}"
 
 
+class _Score(Stored):
+    organ_dsc: float
+    tumor_dsc: float
+
+
+_KIND = TypeAdapter(dict[str, _Score])
+
+
 def _read_scores(path: Path) -> dict[str, dict[str, Any]]:
     """Return the scores of an earlier run; they cannot be half written, so others are no loss."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path, _KIND)
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}

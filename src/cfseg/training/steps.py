@@ -17,8 +17,11 @@ from threading import Event, Thread
 from time import perf_counter, sleep
 from typing import IO, Any
 
+from pydantic import Field, TypeAdapter
+
 from cfseg.batch.claims import NO_LOCKS, claimed
 from cfseg.errors import UsageError
+from cfseg.foreign import Stored, read_object
 from cfseg.io import make_folder, write_json, writing
 from cfseg.plan import ROLES, Role
 
@@ -282,12 +285,21 @@ def _path(folder: Path, step: Step) -> Path:
     return folder / f"{step.name}.json"
 
 
+class _Marker(Stored):
+    digest: str
+    done: bool
+    seconds: float
+    parts: dict[str, Any] = Field(default_factory=dict)
+
+
+_MARKER = TypeAdapter(_Marker)
+
+
 def _read(folder: Path, step: Step) -> dict[str, Any]:
     try:
-        marker = json.loads(_path(folder, step).read_text(encoding="utf-8"))
+        return read_object(_path(folder, step), _MARKER)
     except (OSError, ValueError):
         return {}
-    return marker if isinstance(marker, dict) else {}
 
 
 def _write(folder: Path, step: Step, *, done: bool, seconds: float) -> None:
