@@ -83,15 +83,9 @@ class _Sample:
         return float((self._ordered[half:] - self._ordered[: self.size - half]).min(initial=np.inf))
 
     @property
-    def at_floor(self) -> float:
-        """The share of the values that are exactly the least."""
-        return self.share(self.low, self.low)
-
-    @property
-    def is_structured(self) -> bool:
-        """Whether much lies at the low end, air or what a window cut; noise has thin tails."""
-        foot = self.low + 0.05 * (self.high - self.low)
-        return self.at_floor >= CLIPPED or self.share(self.low, foot) >= 0.02
+    def is_clipped(self) -> bool:
+        """Whether many of the values are exactly the least, as where a window cut; noise is not."""
+        return self.share(self.low, self.low) >= CLIPPED
 
 
 def check_hu(values: _Values) -> tuple[str, ...]:
@@ -183,8 +177,8 @@ def _without_padding(sample: _Sample) -> _Sample:
     spread = (below.size - int(np.sort(below.counts()[1])[-2:].sum())) / sample.size
     if spread > 0.2 or not scanned.size:
         raise _not_hu(
-            f"the values reach from {sample.low:g} to {sample.high:g}, {below.size / sample.size:.0%} "
-            f"of them below {PADDING_HU}"
+            f"the values reach from {sample.low:g} to {sample.high:g}, "
+            f"{below.size / sample.size:.0%} of them below {PADDING_HU}"
         )
     return scanned
 
@@ -218,21 +212,20 @@ def _check_body(scanned: _Sample) -> None:
 def _window_notes(scanned: _Sample) -> tuple[str, ...]:
     """Refuse an image without air that was rescaled; note one that can be a CT with a window.
 
-    What has neither air nor a low end full of voxels is noise around one value: a crop, water.
+    What is neither clipped nor fills a byte is a crop of the body, or water.
     """
     low, high = scanned.low, scanned.high
     signed, unsigned = (abs(low - b[0]) <= 1 and high <= b[1] + 1 for b in reversed(BYTES))
-    if not (signed or unsigned or scanned.is_structured):
+    if not (signed or unsigned or scanned.is_clipped):
         return ()
-    if unsigned or (low > NO_FAT_HU and scanned.is_structured):
-        raise _not_hu(f"the values reach from {low:g} to {high:g}: an image with a window applied")
-    if low <= NO_FAT_HU and not _has_fat_and_tissue(scanned):
+    reach = f"the values reach from {low:g} to {high:g}"
+    if unsigned or low > NO_FAT_HU:
+        raise _not_hu(f"{reach}: an image with a window applied")
+    if not _has_fat_and_tissue(scanned):
         raise _not_hu(
-            f"the values reach from {low:g} to {high:g}, with fat and soft tissue not where they "
-            "are in a CT: an image with a window applied, and rescaled"
+            f"{reach}, with fat and soft tissue not where they are in a CT: an image with a window "
+            "applied, and rescaled"
         )
-    if scanned.at_floor < CLIPPED:
-        return ()
     return (f"narrow_window: the values reach only from {low:g} to {high:g} HU",)
 
 

@@ -1,4 +1,4 @@
-"""What the text header of a MetaImage or an NRRD file says of the data, before any of it is read."""
+"""What the text header of a MetaImage or an NRRD file says, before any voxel is read."""
 
 import re
 from collections.abc import Mapping

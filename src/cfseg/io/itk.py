@@ -7,7 +7,6 @@ Both formats count millimetres in LPS (left, posterior, superior), NIfTI in RAS.
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -213,9 +212,7 @@ def _count(stream: CheckedStream, header: ImageHeader) -> str:
         stream.inflate(GZIP if header.encoding == "gzip" else ZLIB)
     found = stream.skip(expected)
     if found < expected:
-        raise _corrupt(
-            stream.path, f"the file is truncated: {found} of {expected} bytes of data"
-        )
+        raise _corrupt(stream.path, f"the file is truncated: {found} of {expected} bytes of data")
     if not stream.at_end():
         raise _corrupt(stream.path, "the file is longer than its header announces")
     return stream.sha256

@@ -144,7 +144,7 @@ class CheckedStream:
 
     def inflate(self, wrapping: int = GZIP) -> None:
         """Take all that follows for compressed."""
-        self._chunks = self._inflate(bytes(self._buffer), self._chunks, wrapping)
+        self._chunks = self._inflate(self.peek(2) and bytes(self._buffer), self._chunks, wrapping)
         self._buffer = bytearray()
         self.layers += 1
 
