@@ -10,7 +10,6 @@ from cfseg.batch.files import file_digest
 from cfseg.findings.agreement import agreement
 from cfseg.segmenter import Segmentation
 
-
 DIGEST_BYTES = 64 << 20
 """Of a refused input: beyond, no digest is taken."""
 

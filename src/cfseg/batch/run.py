@@ -71,7 +71,8 @@ def predict_many(
     """
     folder = out.parent if is_file_name(out) else out
     listing = list_inputs(inputs, segmenter.options, skip=out, on_look=on_look)
-    plan_jobs(name_inputs(folder, listing.inputs, naming), out, format=format)  # before anything is written
+    # Refused before anything is written.
+    plan_jobs(name_inputs(folder, listing.inputs, naming), out, format=format)
     make_folder(folder / "status")
     names = remember_inputs(folder, listing.inputs, naming)
     jobs = plan_jobs(names, out, hides=naming == "number", format=format)

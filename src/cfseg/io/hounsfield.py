@@ -78,9 +78,10 @@ class _Sample:
         return np.unique(self._ordered, return_counts=True)
 
     def shortest_half(self) -> float:
-        """Return the length of the shortest interval that holds half of the values."""
+        """Return the length of the shortest interval that holds half of the values, 0 of none."""
         half = self.size // 2
-        return float((self._ordered[half:] - self._ordered[: self.size - half]).min(initial=np.inf))
+        spans = self._ordered[half:].astype(np.float64) - self._ordered[: self.size - half]
+        return float(spans.min()) if self.size else 0.0
 
     @property
     def is_clipped(self) -> bool:

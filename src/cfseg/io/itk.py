@@ -7,6 +7,7 @@ Both formats count millimetres in LPS (left, posterior, superior), NIfTI in RAS.
 import hashlib
 import math
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def save_itk(
 
 def _sitk() -> Any:  # noqa: ANN401 - a module without types
     try:
-        import SimpleITK as sitk  # noqa: N813 - its usual name
+        sitk: Any = import_module("SimpleITK")
     except ImportError as missing:
         if is_out_of_memory(missing):
             raise

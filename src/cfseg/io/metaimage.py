@@ -8,7 +8,7 @@ import numpy as np
 from cfseg.errors import InputError
 from cfseg.io.image_header import ImageHeader, beside, numbers, sizes, unsupported
 
-_LINE = re.compile(rb"[ \t]*(\w+)[ \t]*[=:][ \t]*([^\r\n]*?)[ \t]*(?:\r?\n|\Z)")
+_LINE = re.compile(rb"[ \t]*([^=:\r\n]+?)[ \t]*[=:][ \t]*([^\r\n]*?)[ \t]*(?:\r?\n|\Z)")
 _TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4",
     "MET_UINT": "u4", "MET_LONG": "i4", "MET_ULONG": "u4", "MET_LONG_LONG": "i8",
@@ -76,7 +76,9 @@ def _fields(head: bytes) -> tuple[dict[str, str], int]:
     end = 0
     while (line := _LINE.match(head, end)) and line.end() > end:
         end = line.end()
-        fields[line[1].decode("ascii")] = line[2].decode("utf-8", errors="replace")
+        fields[line[1].decode("utf-8", errors="replace")] = line[2].decode(
+            "utf-8", errors="replace"
+        )
         if line[1] == b"ElementDataFile":
             return fields, end
     raise InputError(

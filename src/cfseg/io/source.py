@@ -208,7 +208,7 @@ above all free text, describes the scan or the patient."""
 def _label_header(header: nib.Nifti1Header, shape: Triple) -> nib.Nifti1Header:
     """Return a header for a uint8 label map on the same grid; only the geometry is the scan's."""
     kind = nib.Nifti2Header if isinstance(header, nib.Nifti2Header) else nib.Nifti1Header
-    made: nib.Nifti1Header = kind(endianness="<")
+    made: nib.Nifti1Header = kind(endianness="<")  # type: ignore[no-untyped-call]
     made.set_data_shape(shape)
     made.set_data_dtype(np.uint8)
     made.set_slope_inter(1, 0)
