@@ -76,10 +76,9 @@ def _fields(head: bytes) -> tuple[dict[str, str], int]:
     end = 0
     while (line := _LINE.match(head, end)) and line.end() > end:
         end = line.end()
-        fields[line[1].decode("utf-8", errors="replace")] = line[2].decode(
-            "utf-8", errors="replace"
-        )
-        if line[1] == b"ElementDataFile":
+        name, value = (part.decode("utf-8", errors="replace") for part in line.groups())
+        fields[name] = value
+        if name == "ElementDataFile":
             return fields, end
     raise InputError(
         "the MetaImage header is damaged: it does not say where the data is", code="E_CORRUPT"
