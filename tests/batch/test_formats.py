@@ -65,4 +65,4 @@ def test_r07_a_case_without_memory_for_its_findings_says_so(
     scan, out = ct(tmp_path / "x.nii.gz"), tmp_path / "out"
     summary = predict_many([scan], out, segmenter, statistics=True)
     assert [case.code for case in summary.cases] == ["E_OOM"]
-    assert "out of memory" in status(out, "x")["message"]
+    assert "memory ran out" in status(out, "x")["message"]

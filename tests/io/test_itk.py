@@ -178,6 +178,7 @@ REFUSED = {
     "N30-bzip2": (nrrd(encoding="bzip2"), "E_FORMAT", "'bzip2'"),
     "N30-list": (mha(ElementDataFile="LIST"), "E_FORMAT", "several files"),
     "N30-pattern": (nrrd(data_file="a%03d.raw 1 16 1"), "E_FORMAT", "several files"),
+    "N30-gzip": (gzip.compress(nrrd()), "E_FORMAT", "NRRD file in a gzip archive; unpack it"),
     "N30-lines": (nrrd(line_skip=2), "E_FORMAT", "in front of its data"),
 }  # fmt: skip
 

@@ -14,9 +14,9 @@ import pytest
 from small_scans import SHAPE, ct
 from test_nifti_refusals import BITPIX, DATATYPE, DIM, patched, plain
 
-from cfseg.errors import InputError, ResourceError
+from cfseg.errors import InputError, ResourceError, is_out_of_memory
 from cfseg.io import memory, nifti, read_scan, stream
-from cfseg.io.memory import check_memory, is_out_of_memory, limit_bytes, out_of_memory
+from cfseg.io.memory import check_memory, limit_bytes, out_of_memory
 
 
 def test_there_is_a_limit_and_it_is_that_of_the_machine_at_most():

@@ -20,7 +20,6 @@ from cfseg.batch.summary import CaseStatus, State
 from cfseg.errors import CfsegError, InputError, as_cfseg_error
 from cfseg.findings.keep import complete_case, keep_case
 from cfseg.io import without_folders, without_paths, write_json
-from cfseg.io.memory import out_of_memory
 from cfseg.io.write import writing_bytes
 from cfseg.segmenter import Segmentation, Segmenter
 
@@ -204,8 +203,7 @@ class CaseRun:
     def _recorded(self, work: Callable[[], _T], attempt: int, started: str) -> _T | dict[str, Any]:
         """Return what the work returns, or the record of its error: that costs this case only."""
         try:
-            with out_of_memory(self.job.case):
-                return work()
+            return work()
         except InputError as error:
             return self.record("refused", attempt, started, error)
         except Exception as error:

@@ -1,8 +1,7 @@
 """What the text header of a MetaImage or an NRRD file says, before any voxel is read."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cfseg.errors import InputError
+from cfseg.geometry import Triple
 
 MOST_BYTES = 4 << 20
 """Of a header; 3D Slicer writes a few lines for each segment."""
@@ -32,11 +32,10 @@ class ImageHeader:
         encoding: of the data.
         data_file: that holds the data; None if it follows the header.
         start: of the data in its file, in bytes; -1: it is the file's end.
-        fields: everything else that the header says.
     """
 
     image_io: str
-    shape: tuple[int, ...]
+    shape: Triple
     dtype: np.dtype[Any]
     axes: npt.NDArray[np.float64] | None
     origin: npt.NDArray[np.float64]
@@ -45,10 +44,9 @@ class ImageHeader:
     encoding: Encoding
     data_file: Path | None
     start: int
-    fields: Mapping[str, str] = field(default_factory=dict)
 
 
-def numbers(text: str, what: str, count: int | None = None) -> npt.NDArray[np.float64]:
+def numbers(text: str, what: str, count: int) -> npt.NDArray[np.float64]:
     """Return the numbers of a field.
 
     Args:
@@ -63,13 +61,13 @@ def numbers(text: str, what: str, count: int | None = None) -> npt.NDArray[np.fl
         found = np.array([float(word) for word in re.split(r"[\s,]+", text.strip())])
     except ValueError:
         found = np.empty(0)
-    if not found.size or (count is not None and found.size != count):
+    if found.size != count:
         raise InputError(f"the header's {what} is {text!r}", code="E_CORRUPT")
     return found
 
 
-def sizes(text: str, what: str, count: int) -> tuple[int, ...]:
-    """Return the numbers of voxels along the axes.
+def sizes(text: str, what: str, count: int) -> Triple:
+    """Return the numbers of voxels along the three axes.
 
     Raises:
         InputError: ``E_CORRUPT`` for what is no size, ``E_NDIM`` for fewer or more than three axes,
@@ -89,7 +87,7 @@ def sizes(text: str, what: str, count: int) -> tuple[int, ...]:
         raise InputError(
             f"the image has no voxels: its shape is {list(shape)}", code="E_TOO_FEW_SLICES"
         )
-    return shape
+    return shape[0], shape[1], shape[2]
 
 
 def beside(header: Path, name: str) -> Path:

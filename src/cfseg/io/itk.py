@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cfseg.errors import InputError, ResourceError, UsageError
+from cfseg.errors import InputError, ResourceError, UsageError, is_out_of_memory
 from cfseg.io.affine import assumed_affine, no_orientation, unit_notes
 from cfseg.io.image_header import MOST_BYTES, ImageHeader
-from cfseg.io.memory import check_memory, check_voxels, is_out_of_memory
+from cfseg.io.memory import check_memory, check_voxels
 from cfseg.io.metaimage import is_metaimage, parse_metaimage
 from cfseg.io.nifti import StoredImage
 from cfseg.io.nrrd import is_nrrd, nrrd_fields, parse_nrrd
@@ -151,10 +151,9 @@ def _announced(
         header = parse_nrrd(head, path)
     else:
         header = parse_metaimage(head, path)
-    i, j, k = header.shape
-    check_voxels(f"{path}: the image that the header announces", (i, j, k))
+    check_voxels(f"{path}: the image that the header announces", header.shape)
     affine, notes = _affine(header, options)
-    source = SourceGrid.from_affine(affine, (i, j, k), options, notes)
+    source = SourceGrid.from_affine(affine, header.shape, options, notes)
     return header, source, segments
 
 

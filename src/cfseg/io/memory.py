@@ -1,9 +1,7 @@
 """How much memory there is, and whether a scan fits, before any is asked for."""
 
-import errno
 import math
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,18 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from cfseg.errors import CfsegError, InputError, ResourceError
+from cfseg.errors import CfsegError, InputError, ResourceError, is_out_of_memory
 
 MAX_VOXELS = 1_500_000_000
 _GROUPS = Path("/sys/fs/cgroup")
 _OWN_GROUP = Path("/proc/self/cgroup")
-_OUT_OF_MEMORY = re.compile(
-    r"can't allocate memory|cannot allocate memory|failed to allocate|not enough memory"
-    r"|out of memory|bad_alloc|bad allocation|DefaultCPUAllocator|can't start new thread"
-    r"|failed to map segment",  # a library that is imported late
-    re.IGNORECASE,
-)
-"""Of torch, of C++ (OpenVINO, ITK), of threads and of the loader of libraries."""
 
 
 def limit_bytes() -> float:
@@ -79,17 +70,6 @@ def reading_bytes(voxels: int, dtype: np.dtype[Any], resampled: int = 0) -> int:
     hu_bytes = min(4, max(2, dtype.itemsize))
     as_stored = voxels * (dtype.itemsize + 2 * hu_bytes)
     return as_stored + (voxels + resampled) * hu_bytes if resampled else as_stored
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error, of whatever library, means that an allocator failed."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
-        return True
-    return isinstance(error, RuntimeError | OSError | ImportError) and bool(
-        _OUT_OF_MEMORY.search(str(error))
-    )
 
 
 @contextmanager

@@ -77,7 +77,6 @@ def parse_nrrd(head: bytes, path: Path) -> ImageHeader:
         encoding=_ENCODINGS[encoding.lower()],
         data_file=data_file,
         start=start,
-        fields=fields,
     )
 
 

@@ -28,7 +28,6 @@ class ReadingOptions:
         series: which series of a DICOM study is read: its SeriesNumber, or ``FIELD~TEXT`` for the
             one whose description, kernel or uid has the text in it.
         force_modality: read a DICOM series that says it is no CT.
-        labels: a label map is read, not a scan; :func:`cfseg.io.read_label_map` sets it.
 
     Raises:
         UsageError: a value that none of these can have.
@@ -44,7 +43,6 @@ class ReadingOptions:
     all_series: bool = False
     force_modality: bool = False
     series: str | None = None
-    labels: bool = False
 
     def __post_init__(self) -> None:
         letters = self.assume_orientation
@@ -74,6 +72,15 @@ class ReadingOptions:
         if self.all_series:
             raise UsageError("--series and --all-series exclude each other; give one of them")
 
+    @property
+    def labels(self) -> bool:
+        """Whether a label map is read and not a scan."""
+        return False
+
+    def for_labels(self) -> "ReadingOptions":
+        """Return the same for the label map of a scan that is read so."""
+        return _OfLabels(**{field.name: getattr(self, field.name) for field in fields(self)})
+
     def advice(self, of_scan: str) -> str:
         """Return what to do about a file: what helps with a scan, or what fits any label map."""
         return "save the label map again on the grid of its scan" if self.labels else of_scan
@@ -83,10 +90,16 @@ class ReadingOptions:
 
         Which series become cases does not: it says which scans there are.
         """
-        others = ("all_series", "series", "labels")
-        names = [field.name for field in fields(self) if field.name not in others]
+        names = [field.name for field in fields(self) if field.name not in ("all_series", "series")]
         values = {name: getattr(self, name) for name in names}
         return {name: value for name, value in values.items() if value != getattr(AS_IS, name)}
+
+
+@dataclass(frozen=True)
+class _OfLabels(ReadingOptions):
+    @property
+    def labels(self) -> bool:
+        return True
 
 
 AS_IS = ReadingOptions()

@@ -120,7 +120,7 @@ def read_label_map(path: Path, options: ReadingOptions = AS_IS) -> tuple[LabelMa
     """
     path = Path(path)
     with _naming(path):
-        stored = read_stored(path, replace(options, labels=True))
+        stored = read_stored(path, options.for_labels())
         ids, notes = label_ids(stored.values, stored.slope, stored.inter)
         if stored.segments is not None:
             ids, named = to_flare(ids, stored.segments)

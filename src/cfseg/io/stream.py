@@ -40,6 +40,8 @@ _KINDS: tuple[tuple[bytes, str], ...] = (
     (b"GIF8", "a GIF picture"),
     (b"PK\x03\x04", "a ZIP archive; unpack it first"),
     (b"\x89HDF", "an HDF5 file"),
+    (b"NRRD000", "an NRRD file in a gzip archive; unpack it first"),
+    (b"ObjectType", "a MetaImage file in a gzip archive; unpack it first"),
     (b"%PDF", "a PDF document"),
     (b"\x28\xb5\x2f\xfd", "a Zstandard archive; unpack it first"),
     (b"BZh", "a bzip2 archive; unpack it first"),

@@ -5,7 +5,6 @@ import gzip
 import math
 import os
 import uuid
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 from xml.sax.saxutils import escape
@@ -132,7 +131,7 @@ def _sync(path: Path) -> None:
 
 def _verify(path: Path, expected: npt.NDArray[np.uint8], source: SourceGrid) -> None:
     try:
-        stored = read_stored(path, replace(source.options, labels=True))
+        stored = read_stored(path, source.options.for_labels())
     except InputError as error:
         raise ResourceError(
             f"the label map that was just written is damaged: {error.message}", code="E_WRITE"
