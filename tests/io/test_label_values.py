@@ -5,7 +5,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from small_scans import SHAPE, ct, image, labels
+from small_scans import image, labels
 from test_nifti_refusals import (
     QFORM_CODE,
     SFORM_CODE,
@@ -104,4 +104,3 @@ def test_a_label_map_may_lie_on_a_grid_that_no_ct_has(tmp_path: Path):
     path = tmp_path / "l.nii"
     path.write_bytes(plain(labels((12, 12, 1)), spaced(2, 2, 25)))
     assert read_label_map(path)[0].ids.shape == (1, 12, 12)
-    assert ct().shape == SHAPE

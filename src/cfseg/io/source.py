@@ -18,7 +18,7 @@ from nibabel.orientations import io_orientation
 from cfseg.geometry import Geometry, Triple
 from cfseg.io.affine import SNAP_LIMIT, check_affine, shear_degrees, snapped, stored_affine
 from cfseg.io.hounsfield import AIR_HU
-from cfseg.io.memory import check_voxels, reading_bytes
+from cfseg.io.memory import check_memory, check_voxels, reading_bytes
 from cfseg.io.options import AS_IS, ReadingOptions
 from cfseg.io.plausible import check_grid
 from cfseg.io.shear import angle_error, orthogonal_grid, resample
@@ -119,7 +119,9 @@ class SourceGrid:
                 f"affine_sheared: axes off the right angle by {degrees:.2f} degrees; processed on "
                 "an orthogonal grid, labels taken back by nearest neighbor"
             ]
-            check_voxels("the orthogonal grid that the sheared scan needs", geometry.shape)
+            what = f"the orthogonal grid of {geometry.shape} voxels that the sheared scan needs"
+            check_voxels(what, geometry.shape)
+            check_memory(what, 2 * math.prod(geometry.shape))  # HU in 16 bits, at the least
         if not options.labels:
             more += check_grid(geometry, options)
         return cls(
