@@ -4,9 +4,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 import cfseg
-from cfseg.errors import InputError, UsageError
+from cfseg import segmenter as module
+from cfseg.errors import InputError, ResourceError, UsageError
+from cfseg.io import read_label_map, write
 from cfseg.segmenter import Segmenter
 from tiny_ct import ct
 
@@ -61,3 +64,43 @@ def test_what_cannot_be_asked_for(tiny_bundle: Path, segmenter: Segmenter, tmp_p
     (tmp_path / "x.nii.gz").write_text("no scan")
     with pytest.raises(InputError):
         segmenter.segment(tmp_path / "x.nii.gz")
+
+
+def allocation_of_torch(*_: object, **__: object) -> None:
+    torch.empty(1 << 50, dtype=torch.uint8)
+
+
+def allocation_of_numpy(*_: object, **__: object) -> None:
+    np.empty(1 << 60, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("fails", [allocation_of_torch, allocation_of_numpy])
+@pytest.mark.parametrize("place", ["reading", "networks", "writing"])
+def test_r07_a_failed_allocation_is_told_wherever_it_was(
+    segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails, place: str
+) -> None:
+    scan, out = ct(tmp_path / "x.nii.gz"), tmp_path / "y.nii.gz"
+    done = segmenter.segment(scan) if place == "writing" else None
+    owner, name = {
+        "reading": (segmenter.ahead, "_read"),
+        "networks": (module, "segment_volume"),
+        "writing": (write, "_save"),
+    }[place]
+    monkeypatch.setattr(owner, name, fails)
+    with pytest.raises(ResourceError, match="out of memory") as caught:
+        segmenter.segment(scan) if done is None else done.save(out)
+    assert caught.value.code == "E_OOM"
+    assert list(tmp_path.glob("*")) == [scan]
+
+
+@pytest.mark.parametrize("name", ["y.nrrd", "y.mha", "y.seg.nrrd"])
+def test_other_formats_hold_the_same_labels(segmenter: Segmenter, tmp_path: Path, name: str):
+    sitk = pytest.importorskip("SimpleITK")
+    sitk.WriteImage(sitk.ReadImage(ct(tmp_path / "x.nii.gz")), tmp_path / "x.mha")
+    one, two = segmenter.segment(tmp_path / "x.nii.gz"), segmenter.segment(tmp_path / "x.mha")
+    assert two.scan.case == "x"
+    np.testing.assert_array_equal(one.label_map.ids, two.label_map.ids)
+    read, _ = read_label_map(two.save(tmp_path / name))
+    np.testing.assert_array_equal(read.ids, one.label_map.ids)
+    with pytest.raises(UsageError, match=r"seg\.nrrd"):
+        two.save(tmp_path / "y.png")

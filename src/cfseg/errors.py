@@ -5,6 +5,7 @@ command line prints the message without a traceback and exits with :attr:`CfsegE
 """
 
 import errno
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -114,13 +115,33 @@ def disk_error(error: OSError, path: Path | None = None) -> ResourceError:
     return ResourceError(f"{where}: {reason}", code="E_DISK")
 
 
+_OUT_OF_MEMORY = re.compile(
+    r"can't allocate memory|cannot allocate memory|failed to allocate|not enough memory"
+    r"|out of memory|bad_alloc|bad allocation|DefaultCPUAllocator|can't start new thread"
+    r"|failed to map segment",  # a library that is imported late
+    re.IGNORECASE,
+)
+"""Of torch, of C++ (OpenVINO, ITK), of threads and of the loader of libraries."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error, of whatever library, means that an allocator failed."""
+    # torch's own is known by its name, so that this module does not import torch.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    return isinstance(error, RuntimeError | OSError | ImportError) and bool(
+        _OUT_OF_MEMORY.search(str(error))
+    )
+
+
 def as_cfseg_error(error: BaseException) -> CfsegError:
     """Return any error as one of ours: disk and memory by their own codes, else a bug."""
     if isinstance(error, CfsegError):
         return error
     if isinstance(error, OSError) and error.errno in (*_FULL, *_FORBIDDEN, errno.EIO):
         return disk_error(error)
-    # torch's own error of memory is known by its name, so that this module does not import torch.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if is_out_of_memory(error):
         return ResourceError("memory ran out; free some, or give it less at a time", code="E_OOM")
     return CfsegError(f"{type(error).__name__}: {error}")

@@ -3,6 +3,7 @@
 Order, ids and NSD tolerances are those of the FLARE 2023 evaluation; the codes are SNOMED CT.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,6 +55,23 @@ ORGANS: tuple[Label, ...] = LABELS[:13]
 TUMOR: Label = LABELS[13]
 ORGAN_IDS: tuple[int, ...] = tuple(label.id for label in ORGANS)
 NAMES: dict[int, str] = {label.id: label.name for label in LABELS}
+_SYNONYMS = {
+    "kidneyright": 2,
+    "kidneyleft": 13,
+    "adrenalglandright": 7,
+    "adrenalglandleft": 8,
+    "rightadrenal": 7,
+    "leftadrenal": 8,
+    "postcava": 6,
+    "ivc": 6,
+    "oesophagus": 10,
+    "tumour": TUMOR.id,
+    "tumors": TUMOR.id,
+    "tumours": TUMOR.id,
+    "lesion": TUMOR.id,
+    "lesions": TUMOR.id,
+    "cancer": TUMOR.id,
+}
 
 
 def by_name(name: str) -> Label:
@@ -66,3 +84,21 @@ def by_name(name: str) -> Label:
         if label.name == name:
             return label
     raise KeyError(f"no label {name!r}; the labels are {', '.join(NAMES.values())}")
+
+
+def flare_id(name: str) -> int | None:
+    """Return the FLARE id that a label name means, None if it means none of them.
+
+    Case, spaces, ``_`` and ``-`` don't matter; the abbreviations of the official evaluation and
+    the names that TotalSegmentator, AMOS and the Medical Segmentation Decathlon use count too.
+    """
+    word = plain_word(name)
+    for label in LABELS:
+        if word in (plain_word(label.name), plain_word(label.abbreviation)):
+            return label.id
+    return _SYNONYMS.get(word)
+
+
+def plain_word(name: str) -> str:
+    """Return the letters and digits of a name in lower case, by which names are compared."""
+    return re.sub(r"[\W_]+", "", name).lower()

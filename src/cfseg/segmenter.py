@@ -17,7 +17,6 @@ from cfseg.bundle.bundle import (
     load_stages,
     read_manifest,
 )
-from cfseg.errors import ResourceError
 from cfseg.inference.budget import Budget, parse_size
 from cfseg.inference.cascade import Progress, Result, segment_volume
 from cfseg.io import (
@@ -33,8 +32,8 @@ from cfseg.io import (
 )
 from cfseg.io.ahead import ReadAhead
 from cfseg.io.behind import WriteBehind
-from cfseg.io.memory import limit_bytes
-from cfseg.io.nifti import reading_bytes_of
+from cfseg.io.memory import limit_bytes, out_of_memory
+from cfseg.io.scan import reading_bytes_of
 from cfseg.networks.backends import Backend, Precision, find_backend, find_precision
 from cfseg.networks.device import find_device
 from cfseg.parallel import cores
@@ -76,12 +75,17 @@ class Segmentation:
         return label_image(self.result.label_map, self.scan.source)
 
     def save(self, path: str | Path) -> Path:
-        """Write the labels on the input's own grid as ``.nii.gz`` or ``.nii``.
+        """Write the labels on the input's own grid; the suffix decides on the format.
+
+        Args:
+            path: ends in ``.nii.gz``, ``.nii``, ``.nrrd``, ``.mha`` or ``.seg.nrrd``.
 
         Raises:
-            ResourceError: the disk refuses.
+            ResourceError: the disk refuses, or memory ran out.
+            UsageError: another suffix; or ``E_EXTRA``, SimpleITK is missing for it.
         """
-        write_label_map(Path(path), self.result.label_map, self.scan.source)
+        with out_of_memory(f"{self.scan.case}: writing"):
+            write_label_map(Path(path), self.result.label_map, self.scan.source)
         return Path(path)
 
 
@@ -177,27 +181,25 @@ class Segmenter:
         start = perf_counter()
         asked = self.max_memory is not None
         budget = Budget(self._limit(), self.device, asked=asked, behind=self.behind)
-        if isinstance(scan, str | Path):
-            scan = the_input(Path(scan), self.options)
-        if isinstance(scan, Input):
-            if asked:
-                budget.check_reading(reading_bytes_of(scan.path))
-            scan = self.ahead.take(scan)
-        elif not isinstance(scan, Scan):
-            scan = scan_from_image(scan, options=self.options)
+        with out_of_memory("reading the scan"):
+            scan = self._read(scan, budget)
         seconds_read = round(perf_counter() - start, 4)
-        try:
+        shape = "x".join(map(str, scan.volume.geometry.shape))
+        with out_of_memory(f"{scan.case}: a scan of {shape} voxels"):
             result = segment_volume(
                 scan.volume, self.stages, self.cascade, on_progress, budget=budget
             )
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            shape = "x".join(map(str, scan.volume.geometry.shape))
-            raise ResourceError(
-                f"{scan.case}: out of memory on a scan of {shape} voxels; free memory, or crop it",
-                code="E_OOM",
-            ) from error
         result.seconds["read"] = seconds_read
         return Segmentation(scan, result, self.notice, round(perf_counter() - start, 3))
+
+    def _read(self, scan: "Scan | Input | Path | str | nib.Nifti1Image", budget: Budget) -> Scan:
+        if isinstance(scan, str | Path):
+            scan = the_input(Path(scan), self.options)
+        if isinstance(scan, Input):
+            if budget.asked:
+                budget.check_reading(reading_bytes_of(scan.path, self.options))
+            return self.ahead.take(scan)
+        return scan if isinstance(scan, Scan) else scan_from_image(scan, options=self.options)
 
 
 def _read(options: ReadingOptions, found: Input) -> Scan:

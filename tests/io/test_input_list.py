@@ -33,8 +33,6 @@ def test_every_row_of_the_list_has_a_test(row):
 @pytest.mark.parametrize(
     ("row", "content", "says"),
     [
-        ("N30-nrrd", b"NRRD0004\ntype: short\n" + bytes(600), "NRRD file; convert it"),
-        ("N30-mha", b"ObjectType = Image\nNDims = 3\n" + bytes(600), "MetaImage file; convert it"),
         ("D15-zip", b"PK\x03\x04" + bytes(600), "ZIP archive; unpack it"),
     ],
 )

@@ -59,7 +59,7 @@ def test_voxels_and_label_names_are_there(tmp_path: Path, scan, label_map):
 
 
 def test_an_old_extension_and_scaling_do_not_leak(ct_file, tmp_path: Path):
-    made = image(ct().astype(np.float32) / 2)
+    made = image(ct().astype(np.float32) + 0.25)
     made.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"secret"))
     made.header["cal_max"] = 300
     made.header["descrip"] = b"a name"
@@ -68,6 +68,31 @@ def test_an_old_extension_and_scaling_do_not_leak(ct_file, tmp_path: Path):
     assert b"secret" not in written.to_bytes()
     assert b"a name" not in written.to_bytes()
     assert written.header["cal_max"] == 0
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_s10_of_the_scan_s_header_the_geometry_alone_is_taken_over(kind):
+    """Every field of the scan's header is filled; a label map's differs from a blank in none."""
+    made = kind(ct(), image().affine)
+    made.set_qform(made.affine, code=1)
+    geometry = ("dim", "pixdim", "qform_code", "sform_code", "xyzt_units", "magic", "datatype")
+    geometry += ("bitpix", "vox_offset", "sizeof_hdr", "scl_slope", "scl_inter")
+    for field in made.header:
+        if field in geometry or field.startswith(("quatern", "qoffset", "srow")):
+            continue
+        text = made.header[field].dtype.kind == "S"
+        made.header[field] = b"Doe" if text else 3
+    made.header["pixdim"][4:] = 7
+    source = scan_from_image(made).source
+    written = label_image(LabelMap.empty(source.geometry), source)
+    assert b"Doe" not in written.to_bytes()
+    blank = kind(np.zeros(SHAPE, np.uint8), made.affine, None)
+    blank.header["descrip"] = b"cfseg label map"
+    blank.set_sform(made.affine, int(made.header["sform_code"]))
+    blank.set_qform(made.affine, code=1)
+    for field in blank.header:
+        if field not in ("xyzt_units", "scl_slope", "scl_inter"):
+            np.testing.assert_array_equal(written.header[field], blank.header[field], err_msg=field)
 
 
 def test_nifti2_stays_nifti2(tmp_path: Path):
@@ -93,8 +118,8 @@ def test_the_usual_permissions_apply(tmp_path: Path, scan, label_map):
 
 
 def test_another_suffix_is_refused(tmp_path: Path, scan, label_map):
-    with pytest.raises(UsageError, match=r"\.nii\.gz"):
-        write_label_map(tmp_path / "a.mha", label_map, scan.source)
+    with pytest.raises(UsageError, match=r"one of nii\.gz"):
+        write_label_map(tmp_path / "a.mhd", label_map, scan.source)
 
 
 def test_a_label_map_of_another_grid_is_refused(tmp_path: Path, scan):

@@ -150,6 +150,7 @@ REFUSED = [
     ("N30-pair", patched(plain())[:344] + b"ni1\0" + plain()[348:], "E_FORMAT", "pair"),
     ("N24-negative", patched(plain(), (DIM + 2, "h", -5)), "E_CORRUPT", "dimensions"),
     ("N24-rank", patched(plain(), (DIM, "h", 0)), "E_CORRUPT", ""),
+    ("N30-analyze", patched(plain())[:344] + bytes(4), "E_FORMAT", "Analyze 7.5.*left and right"),
     (
         "N24-huge",
         patched(plain(), *((DIM + 2 * i, "h", 32767) for i in (1, 2, 3))),

@@ -6,7 +6,7 @@ from os.path import realpath
 from pathlib import Path
 
 from cfseg.errors import UsageError
-from cfseg.io import Input
+from cfseg.io import FORMATS, Input, is_label_map_name
 
 
 @dataclass(frozen=True)
@@ -26,22 +26,27 @@ class Job:
     hides: bool = False
 
 
-def plan_jobs(names: Mapping[Input, str], out: Path, *, hides: bool = False) -> list[Job]:
+def plan_jobs(
+    names: Mapping[Input, str], out: Path, *, hides: bool = False, format: str = FORMATS[0]
+) -> list[Job]:
     """Return what there is to do, checked for clashes before any work.
 
     Args:
         names: the scans, and what their cases are called.
         out: a folder; for a single scan also a file name.
         hides: see :class:`Job`.
+        format: of the label maps in a folder; a file name says its own.
 
     Raises:
-        UsageError: a file name for several scans, or an output over an input.
+        UsageError: an unknown format, a file name for several scans, or an output over an input.
     """
+    if format not in FORMATS:
+        raise UsageError(f"--format {format}: give one of {', '.join(FORMATS)}")
     if is_file_name(out) and len(names) > 1:
         raise UsageError(f"-o {out} names one file for {len(names)} scans; give a folder")
     jobs = []
     for source, case in names.items():
-        target = out if is_file_name(out) else out / f"{case}.nii.gz"
+        target = out if is_file_name(out) else out / f"{case}.{format}"
         _check_target(source, target)
         jobs.append(Job(case, replace(source, case=case), target, hides))
     return jobs
@@ -63,7 +68,7 @@ def _check_target(source: Input, target: Path) -> None:
 
 def is_file_name(out: Path) -> bool:
     """Say whether ``-o`` names a file rather than a folder."""
-    return out.name.lower().endswith((".nii", ".nii.gz")) and not out.is_dir()
+    return is_label_map_name(out) and not out.is_dir()
 
 
 def read_shard(text: str) -> tuple[int, int]:

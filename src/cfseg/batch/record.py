@@ -10,6 +10,9 @@ from cfseg.batch.files import file_digest
 from cfseg.findings.agreement import agreement
 from cfseg.segmenter import Segmentation
 
+DIGEST_BYTES = 64 << 20
+"""Of a refused input: beyond, no digest is taken."""
+
 
 def now() -> str:
     """Return the time in UTC; what is later is greater, as text."""
@@ -30,9 +33,12 @@ def findings_of(segmentation: Segmentation) -> dict[str, Any]:
 
 
 def input_digest(scan: Path) -> str:
-    """Return the digest of an input that was refused; empty if it cannot be read."""
+    """Return the digest of an input that was refused; empty if it is large or cannot be read.
+
+    A header alone may have refused it, and reading all of a large file only to name it takes long.
+    """
     try:
-        return file_digest(scan)
+        return file_digest(scan) if scan.stat().st_size <= DIGEST_BYTES else ""
     except OSError:  # what was refused may be unreadable
         return ""
 

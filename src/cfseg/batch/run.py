@@ -20,7 +20,7 @@ from cfseg.batch.places import Naming, name_inputs, remember_inputs
 from cfseg.batch.record import now
 from cfseg.batch.summary import CaseStatus, Summary
 from cfseg.findings.keep import write_all_tables
-from cfseg.io import list_inputs, make_folder
+from cfseg.io import FORMATS, list_inputs, make_folder
 from cfseg.io.atomic import sweep
 from cfseg.io.listing import OnLook
 from cfseg.segmenter import Segmenter
@@ -42,6 +42,7 @@ def predict_many(
     shard: tuple[int, int] | None = None,
     fail_on_empty: bool = False,
     naming: Naming = "folder",
+    format: str = FORMATS[0],
     on_look: OnLook | None = None,
     on_start: OnStart | None = None,
     on_case: OnCase | None = None,
@@ -51,13 +52,14 @@ def predict_many(
 
     Args:
         inputs: files, archives, and folders that hold scans at any depth.
-        out: a folder; for a single scan also the name of a ``.nii.gz`` or ``.nii`` file.
+        out: a folder; for a single scan also the name of a file.
         segmenter: the loaded bundle, with the options of reading.
         overwrite: do finished cases again.
         statistics: also measure them, finished ones too; see :mod:`cfseg.findings.keep`.
         shard: (i, N) does the i-th of N shares and sums it up in ``summary-i-of-N.json``.
         fail_on_empty: count a scan without abdomen as one that is not done.
         naming: see :func:`cfseg.batch.places.name_inputs`.
+        format: of the label maps, one of :data:`cfseg.io.FORMATS`; a file name says its own.
         on_look: called with the number of files that were looked at, while scans are searched.
         on_start: see :data:`OnStart`.
         on_case: see :data:`OnCase`.
@@ -69,10 +71,11 @@ def predict_many(
     """
     folder = out.parent if is_file_name(out) else out
     listing = list_inputs(inputs, segmenter.options, skip=out, on_look=on_look)
-    plan_jobs(name_inputs(folder, listing.inputs, naming), out)  # before anything is written
+    # Refused before anything is written.
+    plan_jobs(name_inputs(folder, listing.inputs, naming), out, format=format)
     make_folder(folder / "status")
     names = remember_inputs(folder, listing.inputs, naming)
-    jobs = plan_jobs(names, out, hides=naming == "number")
+    jobs = plan_jobs(names, out, hides=naming == "number", format=format)
     name = "summary"
     if shard is not None:
         number, count = shard

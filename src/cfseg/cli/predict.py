@@ -22,8 +22,12 @@ def predict(
         typer.Argument(help="Scans, archives of them, or folders that hold them at any depth."),
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder; for one input also a .nii.gz file name.")
+        Path, typer.Option("--out", "-o", help="Folder; for one input also a file name.")
     ],
+    format: Annotated[
+        str,
+        typer.Option(metavar="nii.gz|nii|nrrd|mha|seg.nrrd", help="Of the label maps in OUT."),
+    ] = "nii.gz",
     bundle: networks.Bundle = None,
     set_: networks.Overrides = None,
     device: networks.Device = "auto",
@@ -81,7 +85,7 @@ def predict(
     )  # fmt: skip
     summary = _predict(
         inputs, out, segmenter, overwrite=overwrite, statistics=statistics, shard=share,
-        fail_on_empty=fail_on_empty, naming=naming(names), quiet=quiet,
+        fail_on_empty=fail_on_empty, naming=naming(names), format=format, quiet=quiet,
     )  # fmt: skip
     raise typer.Exit(summary.exit_code)
 
@@ -96,6 +100,7 @@ def _predict(
     shard: tuple[int, int] | None,
     fail_on_empty: bool,
     naming: "Naming",
+    format: str,
     quiet: bool,
 ) -> "Summary":
     from cfseg.batch import predict_many
@@ -117,8 +122,8 @@ def _predict(
 
         summary = predict_many(
             inputs, out, segmenter, overwrite=overwrite, statistics=statistics, shard=shard,
-            fail_on_empty=fail_on_empty, naming=naming, on_look=bars.searching,
-            on_start=bars.start, on_case=on_case, on_window=on_window,
+            fail_on_empty=fail_on_empty, naming=naming, format=format,
+            on_look=bars.searching, on_start=bars.start, on_case=on_case, on_window=on_window,
         )  # fmt: skip
     for warning in summary.warnings:
         errors.say(f"warning: {warning}")

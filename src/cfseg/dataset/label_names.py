@@ -1,11 +1,10 @@
 """Other data sets' label names, and the FLARE ids that they mean."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from cfseg.errors import UsageError
-from cfseg.labels import LABELS, TUMOR
+from cfseg.labels import LABELS, TUMOR, flare_id, plain_word
 
 IDENTITY = {label.id: label.id for label in LABELS}
 IGNORE = TUMOR.id + 1
@@ -13,36 +12,6 @@ IGNORE = TUMOR.id + 1
 last label, whatever value stands in the file."""
 _BACKGROUND = "background"
 _IGNORE = "ignore"
-_SYNONYMS = {
-    "kidneyright": 2,
-    "kidneyleft": 13,
-    "adrenalglandright": 7,
-    "adrenalglandleft": 8,
-    "rightadrenal": 7,
-    "leftadrenal": 8,
-    "postcava": 6,
-    "ivc": 6,
-    "oesophagus": 10,
-    "tumour": TUMOR.id,
-    "tumors": TUMOR.id,
-    "tumours": TUMOR.id,
-    "lesion": TUMOR.id,
-    "lesions": TUMOR.id,
-    "cancer": TUMOR.id,
-}
-
-
-def flare_id(name: str) -> int | None:
-    """Return the FLARE id that a label name means, None if it means none of them.
-
-    Case, spaces, ``_`` and ``-`` don't matter; the abbreviations of the official evaluation and
-    the names that TotalSegmentator, AMOS and the Medical Segmentation Decathlon use count too.
-    """
-    word = _word(name)
-    for label in LABELS:
-        if word in (_word(label.name), _word(label.abbreviation)):
-            return label.id
-    return _SYNONYMS.get(word)
 
 
 def label_map_from_names(labels: Mapping[str, object], path: Path) -> dict[int, int] | None:
@@ -63,7 +32,7 @@ def label_map_from_names(labels: Mapping[str, object], path: Path) -> dict[int, 
     named = [
         (number, name)
         for number, name in _pairs(labels, path)
-        if _word(name) != _BACKGROUND and name != _IGNORE
+        if plain_word(name) != _BACKGROUND and name != _IGNORE
     ]
     unknown = [name for _, name in named if flare_id(name) is None]
     if unknown:
@@ -116,7 +85,3 @@ def _pair(key: str, value: object, path: Path) -> tuple[int, str]:
             f"{path}: the label {name!r} has the id {number}; expected one number per label "
             "(regions of several labels cannot be read)"
         ) from None
-
-
-def _word(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name).lower()

@@ -1,4 +1,4 @@
-"""Files to volumes and back: NIfTI and DICOM in, label maps on the input's own grid out."""
+"""Files to volumes and back: NIfTI, DICOM, NRRD and MetaImage; label maps on the input's grid."""
 
 from cfseg.io.atomic import make_folder, replacing, write_json, write_text, writing
 from cfseg.io.found import Ignored, Input, Listing
@@ -8,10 +8,17 @@ from cfseg.io.options import AS_IS, ReadingOptions
 from cfseg.io.scan import Scan, read_label_map, read_scan, scan_from_image
 from cfseg.io.source import SourceGrid
 from cfseg.io.told import without_folders, without_paths
-from cfseg.io.write import label_image, to_source_array, write_label_map
+from cfseg.io.write import (
+    FORMATS,
+    is_label_map_name,
+    label_image,
+    to_source_array,
+    write_label_map,
+)
 
 __all__ = [
     "AS_IS",
+    "FORMATS",
     "Ignored",
     "Input",
     "Listing",
@@ -21,6 +28,7 @@ __all__ = [
     "case_id",
     "case_names",
     "files_in",
+    "is_label_map_name",
     "is_scan_name",
     "label_image",
     "list_inputs",

@@ -1,5 +1,6 @@
 """The affine of a NIfTI header: which one counts, whether it can, and how skew it is."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import nibabel as nib
@@ -31,43 +32,59 @@ def stored_affine(
     sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
     assumed = options.assume_orientation if max(sform_code, qform_code) <= 0 else None
     if max(sform_code, qform_code) <= 0 and assumed is None:
-        raise InputError(
-            "the header has neither a coded qform nor a coded sform (both codes are 0), so left "
-            "and right cannot be told apart; convert the scan again from its source, or say where "
-            "its axes point to if you know it, as in --assume-orientation LAS",
-            code="E_ORIENTATION",
+        raise no_orientation(
+            "the header has neither a coded qform nor a coded sform (both codes are 0)", options
         )
-    notes = _unit_note(header, options)
+    unit = int(header["xyzt_units"])
+    notes = unit_notes(f"xyzt_units = {unit}", options) if unit & 7 in (METER, MICRON) else []
     _check_zooms(header)
     if assumed is not None:
         notes.append(f"orientation_assumed: {assumed}, as the header has none")
-        return _assumed_affine(header, assumed), notes
+        return assumed_affine(header["pixdim"][1:4], assumed), notes
     affine = header.get_sform() if sform_code > 0 else _qform(header)
     affine = np.asarray(affine, dtype=np.float64)
-    _check_affine(affine)
+    check_affine(affine)
     if sform_code > 0 and qform_code > 0:
         notes += _qform_note(header, affine, shape)
     return affine, notes
 
 
-def _unit_note(header: nib.Nifti1Header, options: ReadingOptions) -> list[str]:
-    unit = int(header["xyzt_units"])
-    if unit & 7 not in (METER, MICRON):
-        return []
-    if options.force_spacing:
-        return [f"spacing_forced: taken for mm, although xyzt_units = {unit}"]
-    raise InputError(
-        f"the header's unit of length is not millimetre (xyzt_units = {unit}); rescale the affine "
-        "to mm and set the unit to 2, or pass --force-spacing if it is in mm already",
-        code="E_SPACING",
+def no_orientation(cause: str, options: ReadingOptions) -> InputError:
+    """Return the refusal of a file that does not say where its axes point to."""
+    advice = options.advice(
+        "convert the scan again from its source, or say where its axes point to if you know it, as "
+        "in --assume-orientation LAS"
+    )
+    return InputError(
+        f"{cause}, so left and right cannot be told apart; {advice}", code="E_ORIENTATION"
     )
 
 
-def _assumed_affine(header: nib.Nifti1Header, letters: str) -> _Affine:
+def unit_notes(unit: str, options: ReadingOptions) -> list[str]:
+    """Refuse a unit of length that is not millimetre, or note that it is taken for it.
+
+    Args:
+        unit: as the header names it.
+        options: say whether it is.
+
+    Raises:
+        InputError: ``E_SPACING``.
+    """
+    if options.force_spacing:
+        return [f"spacing_forced: taken for mm, although the header's unit is {unit}"]
+    advice = options.advice(
+        "rescale the scan's grid to mm and say so, or pass --force-spacing if it is in mm already"
+    )
+    raise InputError(
+        f"the header's unit of length is not millimetre but {unit}; {advice}", code="E_SPACING"
+    )
+
+
+def assumed_affine(spacing_mm: Iterable[float], letters: str) -> _Affine:
     """Return the affine of stored axes that point to what the letters say, origin at zero."""
     affine = np.zeros((4, 4))
     affine[3, 3] = 1
-    for stored, (letter, mm) in enumerate(zip(letters, header["pixdim"][1:4], strict=True)):
+    for stored, (letter, mm) in enumerate(zip(letters, spacing_mm, strict=True)):
         axis = next(a for a, ends in enumerate(("LR", "PA", "IS")) if letter in ends)
         affine[axis, stored] = abs(float(mm)) * (1 if letter in "RAS" else -1)
     return affine
@@ -94,7 +111,12 @@ def _qform(header: nib.Nifti1Header) -> _Affine:
         ) from error
 
 
-def _check_affine(affine: _Affine) -> None:
+def check_affine(affine: _Affine) -> None:
+    """Refuse an affine that is singular or not finite.
+
+    Raises:
+        InputError: ``E_GEOMETRY``.
+    """
     if not np.isfinite(affine).all():
         raise InputError(
             "the affine holds values that are not finite: "

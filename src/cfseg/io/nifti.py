@@ -3,6 +3,7 @@
 import hashlib
 import math
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,17 @@ from nibabel.nifti1 import data_type_codes
 from nibabel.spatialimages import HeaderDataError
 
 from cfseg.errors import InputError
-from cfseg.io.memory import check_memory
+from cfseg.io.memory import MAX_VOXELS as MAX_VOXELS
+from cfseg.io.memory import check_memory, check_voxels
+from cfseg.io.memory import reading_bytes as reading_bytes
 from cfseg.io.options import AS_IS, ReadingOptions
 from cfseg.io.source import SourceGrid
 from cfseg.io.stream import CheckedStream, describe, open_regular
 from cfseg.io.values import scaled
 
-MAX_VOXELS = 1_500_000_000
 MAX_EXTENSION_BYTES = 64 << 20
 _NIFTI1_SIZE, _NIFTI2_SIZE = 348, 540
+_ANALYZE = _NIFTI1_SIZE.to_bytes(4, "little")
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,43 @@ class StoredImage:
         source: the grid of ``values``.
         notes: what had to be decided while reading.
         sha256: digest of the input.
+        slope: with which ``values`` were scaled.
+        inter: with which they were.
+        segments: {value: name} of a file that names its labels itself.
     """
 
     values: npt.NDArray[np.int16] | npt.NDArray[np.float32]
     source: SourceGrid
     notes: tuple[str, ...]
     sha256: str
+    slope: float = 1.0
+    inter: float = 0.0
+    segments: Mapping[int, str] | None = None
+
+
+@dataclass(frozen=True)
+class _Announced:
+    """What a header says about the data, judged already.
+
+    Attributes:
+        source: the grid.
+        dims: of all that is stored.
+        part: which of the stored volumes is read.
+        dtype: of the voxels as stored.
+        offset: of the data, in bytes.
+        slope: of the values.
+        inter: intercept of the values.
+        notes: what had to be decided.
+    """
+
+    source: SourceGrid
+    dims: list[int]
+    part: int
+    dtype: np.dtype[Any]
+    offset: int
+    slope: float
+    inter: float
+    notes: tuple[str, ...]
 
 
 def read_nifti(path: Path, options: ReadingOptions = AS_IS) -> StoredImage:
@@ -54,16 +88,47 @@ def read_nifti(path: Path, options: ReadingOptions = AS_IS) -> StoredImage:
     """
     with open_regular(path) as handle:
         stream = CheckedStream(handle, path)
-        header = _read_header(stream)
-        dims = _dims(header)
-        part, notes = _one_volume(dims, options)
-        shape = (dims[0], dims[1], dims[2])
-        source = SourceGrid.from_header(header, shape, options)
-        raw = _read_data(stream, header, dims, part)
-        slope, inter, scaling = _scaling(header)
-        values, replaced = scaled(raw, slope, inter, options)
-        notes = [*_name_note(path, stream.layers), *notes, *scaling, *replaced, *source.notes]
-        return StoredImage(values, source, tuple(notes), stream.sha256)
+        said = _announced(stream, options)
+        needed = said.source.reading_bytes(said.dtype)
+        check_memory(f"reading {path}, {said.source.shape} voxels,", needed)
+        raw = _read_data(stream, said)
+        values, replaced = scaled(raw, said.slope, said.inter, options)
+        notes = (*_name_note(path, stream.layers), *said.notes, *replaced, *said.source.notes)
+        return StoredImage(
+            values, said.source, notes, stream.sha256, slope=said.slope, inter=said.inter
+        )
+
+
+def nifti_bytes(path: Path, options: ReadingOptions = AS_IS) -> int:
+    """Return the memory that reading a file takes, by its header.
+
+    Raises:
+        InputError: the header is refused.
+    """
+    with open_regular(path) as handle:
+        said = _announced(CheckedStream(handle, path), options)
+        return said.source.reading_bytes(said.dtype)
+
+
+def _announced(stream: CheckedStream, options: ReadingOptions) -> _Announced:
+    """Return what the header says, after refusing whatever it shows to be no scan."""
+    header = _read_header(stream)
+    dims = _dims(header)
+    part, chosen = _one_volume(dims, options)
+    shape = (dims[0], dims[1], dims[2])
+    dtype, offset = _dtype(header), _offset(stream, header)
+    slope, inter, scaling = _scaling(header)
+    source = SourceGrid.from_header(header, shape, options)
+    check_voxels(f"{stream.path}: the image that the header announces", shape)
+    end = offset + math.prod(dims) * dtype.itemsize
+    if end > stream.most_bytes:
+        raise _corrupt(
+            stream,
+            f"the file is truncated: {stream.size} bytes cannot hold the {end} that the header "
+            "announces",
+        )
+    notes = (*chosen, *scaling)
+    return _Announced(source, dims, part, dtype, offset, slope, inter, notes)
 
 
 def stored_from_image(image: nib.Nifti1Image, options: ReadingOptions = AS_IS) -> StoredImage:
@@ -76,11 +141,12 @@ def stored_from_image(image: nib.Nifti1Image, options: ReadingOptions = AS_IS) -
     dims = _dims(header)
     part, notes = _one_volume(dims, options)
     shape = (dims[0], dims[1], dims[2])
+    source = SourceGrid.from_header(header, shape, options)
+    check_memory(f"reading an image of {shape} voxels", source.reading_bytes(_dtype(header)))
     try:
         raw = np.asanyarray(image.dataobj)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"the image's data cannot be read: {error}", code="E_CORRUPT") from error
-    source = SourceGrid.from_header(header, shape, options)
     volume = raw.reshape((*shape, -1), order="F")[..., part]
     values, replaced = scaled(volume, 1.0, 0.0, options)
     digest = hashlib.sha256(np.ascontiguousarray(values.T).data)
@@ -109,6 +175,12 @@ def _read_header(stream: CheckedStream) -> nib.Nifti1Header:
     if head[344:348] == b"ni1\0":
         raise InputError(
             f"{stream.path} is one half of a .hdr/.img pair; convert it to one .nii.gz file",
+            code="E_FORMAT",
+        )
+    if head[:4] in (_ANALYZE, _ANALYZE[::-1]) and head[344:347] != b"n+1":
+        raise InputError(
+            f"{stream.path} is an Analyze 7.5 header, which does not say where left and right are; "
+            "convert the scan again from its source, to one .nii.gz file",
             code="E_FORMAT",
         )
     is_nifti2 = head[4:12] == b"n+2\0\r\n\x1a\n"
@@ -150,10 +222,12 @@ def _one_volume(dims: list[int], options: ReadingOptions) -> tuple[int, list[str
     if count == 1:
         return 0, [f"squeezed: the stored shape is {dims}"] if len(dims) > 3 else []
     if index is None:
+        advice = options.advice(
+            f"say which one with --volume-index 0..{count - 1}, or save it as an image with three "
+            "dimensions"
+        )
         raise InputError(
-            f"the image has shape {dims}: more than one volume; say which one with --volume-index "
-            f"0..{count - 1}, or save it as an image with three dimensions",
-            code="E_NDIM",
+            f"the image has shape {dims}: more than one volume; {advice}", code="E_NDIM"
         )
     if index >= count:
         raise InputError(
@@ -164,54 +238,21 @@ def _one_volume(dims: list[int], options: ReadingOptions) -> tuple[int, list[str
     return index, [f"volume_index: volume {index} of {count}, counted from 0"]
 
 
-def _read_data(
-    stream: CheckedStream, header: nib.Nifti1Header, dims: list[int], part: int
-) -> npt.NDArray[Any]:
+def _read_data(stream: CheckedStream, said: _Announced) -> npt.NDArray[Any]:
     """Return the raw values (I, J, K) of one volume, having compared every length."""
-    dtype = _dtype(header)
-    shape = (dims[0], dims[1], dims[2])
-    voxels = math.prod(shape)
-    if voxels > MAX_VOXELS:
-        raise InputError(
-            f"{stream.path}: the header announces {voxels / 1e9:.1f}e9 voxels {shape}; at most "
-            f"{MAX_VOXELS / 1e9:.1f}e9 are read; crop or resample the scan",
-            code="E_TOO_LARGE",
-        )
-    offset, data_bytes = _offset(stream, header), voxels * dtype.itemsize
-    whole = data_bytes * math.prod(dims[3:])
-    if offset + whole > stream.most_bytes:
-        raise _corrupt(
-            stream,
-            f"the file is truncated: {stream.size} bytes cannot hold the {offset + whole} "
-            "that the header announces",
-        )
-    check_memory(f"reading {stream.path}, {shape} voxels,", reading_bytes(voxels, dtype))
-    before = stream.skip(offset + part * data_bytes) - offset
-    values = np.empty(data_bytes, dtype=np.uint8)
+    size = math.prod(said.source.shape) * said.dtype.itemsize
+    whole = size * math.prod(said.dims[3:])
+    before = stream.skip(said.offset + said.part * size) - said.offset
+    values = np.empty(size, dtype=np.uint8)
     filled = stream.read_into(values.data)
-    after = stream.skip(whole - (part + 1) * data_bytes)
+    after = stream.skip(whole - (said.part + 1) * size)
     if before + filled + after < whole:
         raise _corrupt(
             stream, f"the file is truncated: {before + filled + after} of {whole} bytes of data"
         )
     if not stream.at_end():
         raise _corrupt(stream, "the file is longer than its header announces")
-    return values.view(dtype).reshape(shape, order="F")
-
-
-def reading_bytes(voxels: int, dtype: np.dtype[Any]) -> int:
-    """Return the memory that reading takes at its peak: as stored, in HU, on the canonical axes."""
-    return voxels * (dtype.itemsize + 2 * min(4, max(2, dtype.itemsize)))
-
-
-def reading_bytes_of(path: Path) -> float:
-    """Return the memory that reading a file takes by its header; infinite if that says nothing."""
-    try:
-        with open_regular(path) as handle:
-            header = _read_header(CheckedStream(handle, path))
-        return reading_bytes(math.prod(_dims(header)[:3]), _dtype(header))
-    except (InputError, OSError):
-        return math.inf
+    return values.view(said.dtype).reshape(said.source.shape, order="F")
 
 
 def _dtype(header: nib.Nifti1Header) -> np.dtype[Any]:

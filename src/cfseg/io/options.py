@@ -72,6 +72,19 @@ class ReadingOptions:
         if self.all_series:
             raise UsageError("--series and --all-series exclude each other; give one of them")
 
+    @property
+    def labels(self) -> bool:
+        """Whether a label map is read and not a scan."""
+        return False
+
+    def for_labels(self) -> "ReadingOptions":
+        """Return the same for the label map of a scan that is read so."""
+        return _OfLabels(**{field.name: getattr(self, field.name) for field in fields(self)})
+
+    def advice(self, of_scan: str) -> str:
+        """Return what to do about a file: what helps with a scan, or what fits any label map."""
+        return "save the label map again on the grid of its scan" if self.labels else of_scan
+
     def given(self) -> dict[str, Any]:
         """Return what differs from the defaults and decides how a scan is read; JSON.
 
@@ -80,6 +93,13 @@ class ReadingOptions:
         names = [field.name for field in fields(self) if field.name not in ("all_series", "series")]
         values = {name: getattr(self, name) for name in names}
         return {name: value for name, value in values.items() if value != getattr(AS_IS, name)}
+
+
+@dataclass(frozen=True)
+class _OfLabels(ReadingOptions):
+    @property
+    def labels(self) -> bool:
+        return True
 
 
 AS_IS = ReadingOptions()

@@ -1,5 +1,6 @@
 """One CT, read and checked, with the way back to its own grid."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,21 +11,17 @@ import nibabel as nib
 import numpy.typing as npt
 
 from cfseg.errors import InputError
-from cfseg.geometry import Geometry
 from cfseg.io.found import Input
-from cfseg.io.hounsfield import check_label_values, in_hu
+from cfseg.io.hounsfield import in_hu
+from cfseg.io.itk import is_itk, itk_bytes, read_itk
+from cfseg.io.label_values import label_ids
 from cfseg.io.listing import the_input
 from cfseg.io.names import case_names
-from cfseg.io.nifti import StoredImage, read_nifti, stored_from_image
+from cfseg.io.nifti import StoredImage, nifti_bytes, read_nifti, stored_from_image
 from cfseg.io.options import AS_IS, ReadingOptions
+from cfseg.io.segments import to_flare
 from cfseg.io.source import SourceGrid
 from cfseg.volume import LabelMap, Volume
-
-IN_PLANE_MM = (0.1, 5.0)
-SLICE_MM = (0.1, 20.0)
-THIN_SLICES = 15
-THIN_MM = 40.0
-ANISOTROPY_NOTED = 8.0
 
 
 @dataclass(frozen=True)
@@ -71,11 +68,29 @@ def read_scan(
 def _stored(found: Input, options: ReadingOptions) -> StoredImage:
     """Read an input as it is stored."""
     if not found.files:
-        return read_nifti(found.path, options)
+        return read_stored(found.path, options)
     from cfseg.io.dicom import read_series
 
     stored = read_series(found.files, options, found.acquisition)
     return replace(stored, notes=(*found.notes, *stored.notes))
+
+
+def read_stored(path: Path, options: ReadingOptions = AS_IS) -> StoredImage:
+    """Read a file as it is stored: MetaImage or NRRD by its first bytes, else NIfTI.
+
+    Raises:
+        InputError: it is refused.
+        UsageError: ``E_EXTRA``, a MetaImage or NRRD file without the extra ``cfseg[itk]``.
+    """
+    return read_itk(path, options) if is_itk(path) else read_nifti(path, options)
+
+
+def reading_bytes_of(path: Path, options: ReadingOptions = AS_IS) -> float:
+    """Return the memory that reading a file takes by its header; infinite if that says nothing."""
+    try:
+        return itk_bytes(path, options) if is_itk(path) else nifti_bytes(path, options)
+    except InputError:
+        return math.inf
 
 
 def scan_from_image(
@@ -90,20 +105,27 @@ def scan_from_image(
 
 
 def read_label_map(path: Path, options: ReadingOptions = AS_IS) -> tuple[LabelMap, SourceGrid]:
-    """Read a label map from a NIfTI file onto the canonical axes.
+    """Read a label map from a file onto the canonical axes.
 
     Args:
-        path: the file.
+        path: the file; the segments of a ``.seg.nrrd`` are told by their names.
         options: those with which its scan was read.
+
+    Returns:
+        The label map, and its grid, whose notes say all that had to be decided.
 
     Raises:
         InputError: the file or its geometry is refused, or a value is not a whole number in 0..255.
+        UsageError: as :func:`read_stored`.
     """
     path = Path(path)
     with _naming(path):
-        stored = read_nifti(path, options)
-        ids = check_label_values(stored.values)
-    source = stored.source
+        stored = read_stored(path, options.for_labels())
+        ids, notes = label_ids(stored.values, stored.slope, stored.inter)
+        if stored.segments is not None:
+            ids, named = to_flare(ids, stored.segments)
+            notes += named
+    source = replace(stored.source, notes=(*stored.notes, *notes))
     return LabelMap(source.to_canonical(ids), source.geometry), source
 
 
@@ -119,49 +141,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _scan(stored: StoredImage, case: str) -> Scan:
-    geometry = stored.source.geometry
-    options = stored.source.options
-    _check_slices(geometry)
-    forced = _check_spacing(geometry, options)
-    values, about = in_hu(stored.values, options.hu_offset)
-    notes = (*stored.notes, *forced, *_grid_notes(geometry), *about)
-    hu: npt.NDArray[Any] = stored.source.hu_to_canonical(values)
-    volume = Volume(hu, geometry)
-    return Scan(case, volume, stored.source, notes, stored.sha256)
-
-
-def _check_slices(geometry: Geometry) -> None:
-    if min(geometry.shape) < 2:
-        raise InputError(
-            f"the volume has {geometry.shape} voxels along (z, y, x); at least two slices are "
-            "needed along each axis",
-            code="E_TOO_FEW_SLICES",
-        )
-
-
-def _check_spacing(geometry: Geometry, options: ReadingOptions) -> list[str]:
-    allowed = (SLICE_MM, IN_PLANE_MM, IN_PLANE_MM)
-    for axis, mm, (least, most) in zip("zyx", geometry.spacing_mm, allowed, strict=True):
-        if least <= mm <= most:
-            continue
-        found = f"the spacing along {axis} is {mm:.4g} mm, outside {least} to {most} mm"
-        if options.force_spacing:
-            return [f"spacing_forced: {found}"]
-        raise InputError(
-            f"{found}; is the header in another unit than mm? Repair it, or pass --force-spacing "
-            "if it is right",
-            code="E_SPACING",
-        )
-    return []
-
-
-def _grid_notes(geometry: Geometry) -> list[str]:
-    notes = []
-    slices, spacing_mm = geometry.shape[0], geometry.spacing_mm
-    extent_mm = slices * spacing_mm[0]
-    if slices <= THIN_SLICES or extent_mm < THIN_MM:
-        notes.append(f"thin_volume: {slices} slices over {extent_mm:.0f} mm")
-    ratio = max(spacing_mm) / min(spacing_mm)
-    if ratio > ANISOTROPY_NOTED:
-        notes.append(f"anisotropic: the longest spacing is {ratio:.1f} times the shortest")
-    return notes
+    source = stored.source
+    values, about = in_hu(stored.values, source.options.hu_offset)
+    hu: npt.NDArray[Any] = source.hu_to_canonical(values)
+    return Scan(case, Volume(hu, source.geometry), source, (*stored.notes, *about), stored.sha256)

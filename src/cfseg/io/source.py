@@ -5,8 +5,10 @@ nibabel's affines map a stored index to millimetres in RAS (x right, y front, z 
 way back is exact; what rotation is left stays in the affine. A sheared grid alone is resampled.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -14,10 +16,12 @@ import numpy.typing as npt
 from nibabel.orientations import io_orientation
 
 from cfseg.geometry import Geometry, Triple
-from cfseg.io.affine import shear_degrees, snapped, stored_affine
+from cfseg.io.affine import SNAP_LIMIT, check_affine, shear_degrees, snapped, stored_affine
 from cfseg.io.hounsfield import AIR_HU
+from cfseg.io.memory import check_memory, check_voxels, reading_bytes
 from cfseg.io.options import AS_IS, ReadingOptions
-from cfseg.io.shear import orthogonal_grid, resample
+from cfseg.io.plausible import check_grid
+from cfseg.io.shear import angle_error, orthogonal_grid, resample
 
 RAS_TO_ZYX = np.array([[0, 0, 1, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
 """(x right, y front, z up) to (z up, y back, x left): a swap and two signs."""
@@ -32,9 +36,11 @@ class SourceGrid:
 
     Attributes:
         header: the input's NIfTI header, made ready for a uint8 label map; sform, qform, their
-            codes and the zooms are the input's own. A DICOM series gets one made from its geometry.
+            codes and the zooms are the input's own, and nothing else is. Other formats get one
+            made from their geometry.
         shape: voxels along the stored axes (i, j, k).
-        affine: (4, 4), stored index to millimetres in RAS, as in the header.
+        affine: (4, 4), stored index to millimetres in RAS; in a header of single precision it is
+            rounded.
         order: for each of (z, y, x), the stored axis that runs along it.
         flips: for each of (z, y, x), whether the stored axis runs the other way.
         geometry: the canonical grid. Its axes are made orthogonal where ``affine`` is off by less
@@ -63,10 +69,44 @@ class SourceGrid:
         """Return the grid that a NIfTI header describes for an array of ``shape`` (i, j, k).
 
         Raises:
-            InputError: ``E_ORIENTATION`` without qform and sform, ``E_GEOMETRY`` where the affine
-                is broken or sheared too far, ``E_SPACING`` for a header in metres.
+            InputError: ``E_ORIENTATION`` without qform and sform, ``E_SPACING`` for a header in
+                metres, and as :meth:`from_affine`.
         """
         affine, notes = stored_affine(header, shape, options)
+        return cls._of(header, affine, notes, shape, options)
+
+    @classmethod
+    def from_affine(
+        cls,
+        affine: _Affine,
+        shape: Triple,
+        options: ReadingOptions = AS_IS,
+        notes: Sequence[str] = (),
+    ) -> Self:
+        """Return the grid of an array of ``shape`` (i, j, k) that no NIfTI header describes.
+
+        Args:
+            affine: (4, 4), stored index to millimetres in RAS.
+            shape: voxels along the stored axes.
+            options: what to do where it would be refused.
+            notes: what had to be decided about the affine.
+
+        Raises:
+            InputError: ``E_GEOMETRY`` where the affine is broken or sheared too far, ``E_SPACING``
+                and ``E_TOO_FEW_SLICES`` where it cannot be a CT's, ``E_TOO_LARGE``.
+        """
+        check_affine(affine)
+        return cls._of(_coded_header(affine, shape), affine, notes, shape, options)
+
+    @classmethod
+    def _of(
+        cls,
+        header: nib.Nifti1Header,
+        affine: _Affine,
+        notes: Sequence[str],
+        shape: Triple,
+        options: ReadingOptions,
+    ) -> Self:
         degrees = shear_degrees(affine, options)
         straight, more = (affine, []) if degrees else snapped(affine, shape)
         order, flips = _axes(straight)
@@ -79,6 +119,11 @@ class SourceGrid:
                 f"affine_sheared: axes off the right angle by {degrees:.2f} degrees; processed on "
                 "an orthogonal grid, labels taken back by nearest neighbor"
             ]
+            what = f"the orthogonal grid of {geometry.shape} voxels that the sheared scan needs"
+            check_voxels(what, geometry.shape)
+            check_memory(what, 2 * math.prod(geometry.shape))  # HU in 16 bits, at the least
+        if not options.labels:
+            more += check_grid(geometry, options)
         return cls(
             header=_label_header(header, shape),
             shape=shape,
@@ -90,6 +135,11 @@ class SourceGrid:
             options=options,
             shear=shear,
         )
+
+    def reading_bytes(self, dtype: np.dtype[Any]) -> int:
+        """Return the memory that reading takes at its peak, of voxels stored as ``dtype``."""
+        resampled = 0 if self.shear is None else math.prod(self.geometry.shape)
+        return reading_bytes(math.prod(self.shape), dtype, resampled)
 
     def hu_to_canonical(self, stored: npt.NDArray[_T]) -> npt.NDArray[_T]:
         """Turn HU on the stored axes (I, J, K) to (Z, Y, X); outside of a sheared grid lies air."""
@@ -149,17 +199,38 @@ def _index_back(order: Triple, flips: tuple[bool, bool, bool], shape: Triple) ->
     return matrix
 
 
+_GEOMETRY_FIELDS = (
+    "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d",
+    "qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z", "xyzt_units",
+)  # fmt: skip
+"""What a label map takes over of its scan's header, with the first four of ``pixdim``. The rest,
+above all free text, describes the scan or the patient."""
+
+
 def _label_header(header: nib.Nifti1Header, shape: Triple) -> nib.Nifti1Header:
-    """Return a copy of the header that describes a uint8 label map on the same grid."""
-    made: nib.Nifti1Header = header.as_byteswapped("<")
-    made.extensions = type(made.extensions)()
+    """Return a header for a uint8 label map on the same grid; only the geometry is the scan's."""
+    kind = nib.Nifti2Header if isinstance(header, nib.Nifti2Header) else nib.Nifti1Header
+    made: nib.Nifti1Header = kind(endianness="<")  # type: ignore[no-untyped-call]
     made.set_data_shape(shape)
     made.set_data_dtype(np.uint8)
     made.set_slope_inter(1, 0)
-    made.set_data_offset(0)
-    made.set_intent("none")
-    for field in ("cal_min", "cal_max"):
-        made[field] = 0
+    for field in _GEOMETRY_FIELDS:
+        made[field] = header[field]
+    made["pixdim"][:4] = header["pixdim"][:4]
     made["descrip"] = b"cfseg label map"
-    made["aux_file"] = b""
     return made
+
+
+def _coded_header(affine: _Affine, shape: Triple) -> nib.Nifti1Header:
+    """Return the NIfTI header of a grid in scanner coordinates.
+
+    A qform cannot say that axes are sheared, so the sform alone does.
+    """
+    header = nib.Nifti1Header()
+    header.set_data_shape(shape)
+    header.set_zooms(np.linalg.norm(affine[:3, :3], axis=0))
+    header.set_sform(affine, code=1)
+    if angle_error(affine) <= SNAP_LIMIT:
+        header.set_qform(affine, code=1)
+    header.set_xyzt_units("mm")
+    return header

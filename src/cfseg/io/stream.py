@@ -25,10 +25,14 @@ CHUNK = 1 << 20
 FILE_CHUNK = 1 << 18
 """What is read of the file at a time: a part of CHUNK, as what is left of it is copied."""
 GZIP_MAGIC = b"\x1f\x8b"
+GZIP, ZLIB = 31, 15
+"""What zlib calls the two wrappings of a deflate stream."""
 MAX_LAYERS = 2
 DEFLATE_LIMIT = 1032
 """No deflate stream grows by more than this factor, so a short file cannot hold a huge image."""
 
+_NO_MEMORY = "Error -4 "
+"""How zlib says so; to Python it is one error of many."""
 _KINDS: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer; fetch the file itself with `git lfs pull`"),
     (b"\x89PNG", "a PNG picture"),
@@ -36,8 +40,8 @@ _KINDS: tuple[tuple[bytes, str], ...] = (
     (b"GIF8", "a GIF picture"),
     (b"PK\x03\x04", "a ZIP archive; unpack it first"),
     (b"\x89HDF", "an HDF5 file"),
-    (b"NRRD", "an NRRD file; convert it to NIfTI"),
-    (b"ObjectType", "a MetaImage file; convert it to NIfTI"),
+    (b"NRRD000", "an NRRD file in a gzip archive; unpack it first"),
+    (b"ObjectType", "a MetaImage file in a gzip archive; unpack it first"),
     (b"%PDF", "a PDF document"),
     (b"\x28\xb5\x2f\xfd", "a Zstandard archive; unpack it first"),
     (b"BZh", "a bzip2 archive; unpack it first"),
@@ -101,22 +105,25 @@ def describe(head: bytes) -> str:
 class CheckedStream:
     """Reads a file front to back, through up to two layers of gzip, and digests its bytes.
 
+    Args:
+        handle: of the file.
+        path: of the file.
+        unpack: look for layers of gzip.
+
     Attributes:
-        layers: how many layers of gzip were found; 0 for a plain file.
+        layers: how many layers of compression were found; 0 for a plain file.
         size: length of the file itself, in bytes.
     """
 
-    def __init__(self, handle: BinaryIO, path: Path) -> None:
+    def __init__(self, handle: BinaryIO, path: Path, *, unpack: bool = True) -> None:
         self.path = path
         self.layers = 0
         self.size = os.fstat(handle.fileno()).st_size
         self._digest = hashlib.sha256()
         self._buffer = bytearray()
         self._chunks = self._file_chunks(handle)
-        while self.layers < MAX_LAYERS and self.peek(2) == GZIP_MAGIC:
-            self._chunks = self._inflate(bytes(self._buffer), self._chunks)
-            self._buffer = bytearray()
-            self.layers += 1
+        while unpack and self.layers < MAX_LAYERS and self.peek(2) == GZIP_MAGIC:
+            self.inflate()
 
     @property
     def sha256(self) -> str:
@@ -136,6 +143,12 @@ class CheckedStream:
                 break
             self._buffer += chunk
         return bytes(self._buffer[:count])
+
+    def inflate(self, wrapping: int = GZIP) -> None:
+        """Take all that follows for compressed."""
+        self._chunks = self._inflate(self.peek(2) and bytes(self._buffer), self._chunks, wrapping)
+        self._buffer = bytearray()
+        self.layers += 1
 
     def read_into(self, target: memoryview) -> int:
         """Fill ``target`` and return how many bytes there were."""
@@ -173,12 +186,12 @@ class CheckedStream:
                 f"{self.path} cannot be read: {error.strerror}", code="E_READ"
             ) from error
 
-    def _inflate(self, head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    def _inflate(self, head: bytes, rest: Iterator[bytes], wrapping: int) -> Iterator[bytes]:
         """Yield the decompressed bytes of all members; their CRC and length are checked."""
         pending = head
         try:
             while pending:
-                member = inflater.decompressobj(wbits=31)
+                member = inflater.decompressobj(wbits=wrapping)
                 while not member.eof:
                     out = member.decompress(pending, CHUNK)
                     pending = member.unconsumed_tail or member.unused_data
@@ -188,18 +201,20 @@ class CheckedStream:
                         pending = next(rest, b"")
                         if not pending:
                             raise self._corrupt("the compressed stream ends too early")
-                pending = self._next_member(pending, rest)
+                pending = self._next_member(pending, rest, wrapping)
         except (zlib.error, inflater.error) as error:
+            if str(error).startswith(_NO_MEMORY):
+                raise MemoryError(str(error)) from error
             raise self._corrupt(f"the compressed stream is damaged ({error})") from error
 
-    def _next_member(self, pending: bytes, rest: Iterator[bytes]) -> bytes:
+    def _next_member(self, pending: bytes, rest: Iterator[bytes], wrapping: int) -> bytes:
         """Return what follows a gzip member: another one, or nothing after padding with zeros."""
         while len(pending) < 2:
             more = next(rest, b"")
             if not more:
                 break
             pending += more
-        if pending.startswith(GZIP_MAGIC):
+        if wrapping == GZIP and pending.startswith(GZIP_MAGIC):
             return pending
         while pending:
             if pending.strip(b"\0"):

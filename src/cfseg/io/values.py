@@ -72,9 +72,9 @@ def check_finite(values: npt.NDArray[Any], options: ReadingOptions) -> list[str]
     if first is None:
         return []
     found = f"{count} voxels are NaN or infinite, the first at index {first}"
-    if options.nonfinite == "air":
+    if options.nonfinite == "air" and not options.labels:
         return [f"nonfinite_as_air: {found}"]
-    raise InputError(
-        f"{found}; repair the scan, or pass --nonfinite air to take them for {AIR_HU} HU",
-        code="E_NONFINITE",
+    advice = options.advice(
+        f"repair the scan, or pass --nonfinite air to take them for {AIR_HU} HU"
     )
+    raise InputError(f"{found}; {advice}", code="E_NONFINITE")

@@ -16,11 +16,15 @@ from nibabel.nifti1 import Nifti1Extension
 
 from cfseg.errors import InputError, ResourceError, UsageError
 from cfseg.io.atomic import TEMPORARY_PREFIX, remove_quietly, writing
-from cfseg.io.nifti import read_nifti
+from cfseg.io.itk import save_itk
+from cfseg.io.scan import read_stored
+from cfseg.io.segments import segment_fields
 from cfseg.io.source import SourceGrid
 from cfseg.labels import LABELS
 from cfseg.volume import LabelMap
 
+FORMATS = ("nii.gz", "nii", "nrrd", "mha", "seg.nrrd")
+"""Suffixes of label maps that are written, the usual one first."""
 _XML_CODE = 0
 """Extension code under which other tools look for label names (unknown, its text is XML)."""
 
@@ -45,27 +49,26 @@ def label_image(label_map: LabelMap, source: SourceGrid) -> nib.Nifti1Image:
 
 
 def write_label_map(path: Path, label_map: LabelMap, source: SourceGrid) -> None:
-    """Write a label map as NIfTI; the file appears under its name whole and checked or not at all.
+    """Write a label map; the file appears under its name whole and checked or not at all.
 
     Args:
-        path: ends in ``.nii`` or ``.nii.gz``; its folder is made if needed.
+        path: ends in one of :data:`FORMATS`, which decides; its folder is made if needed.
         label_map: on the canonical grid of ``source``.
         source: grid of the input.
 
     Raises:
-        UsageError: another suffix.
+        UsageError: another suffix; or ``E_EXTRA``, a format for which SimpleITK is missing.
         ResourceError: ``E_DISK`` if the disk is full or may not be written, ``E_WRITE`` if what
             was written does not read back as it should.
     """
     path = Path(path)
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
-        raise UsageError(f"{path}: a label map is written as .nii.gz or .nii")
-    image = label_image(label_map, source)
+    if not is_label_map_name(path):
+        raise UsageError(f"{path}: a label map is written as one of {', '.join(FORMATS)}")
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name}")
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            _save(image, temporary)
+            _write(temporary, label_map, source)
             _sync(temporary)
             _verify(temporary, to_source_array(label_map, source), source)
             temporary.replace(path)
@@ -74,10 +77,25 @@ def write_label_map(path: Path, label_map: LabelMap, source: SourceGrid) -> None
         remove_quietly(temporary)
 
 
+def is_label_map_name(path: Path) -> bool:
+    """Say whether a label map can be written under this name."""
+    return path.name.lower().endswith(tuple(f".{name}" for name in FORMATS))
+
+
 def writing_bytes(source: SourceGrid) -> int:
     """Return the memory that :func:`write_label_map` takes at its peak, beside the label map."""
     # Read back: as stored and in HU, then compared; sheared ones are made anew for that.
     return (5 if source.shear is not None else 4) * math.prod(source.shape)
+
+
+def _write(path: Path, label_map: LabelMap, source: SourceGrid) -> None:
+    if path.suffix.lower() in (".nii", ".gz"):
+        _save(label_image(label_map, source), path)
+        return
+    path.touch()  # ITK does not say why it cannot write a file; this does
+    values = to_source_array(label_map, source)
+    is_segmentation = path.name.lower().endswith(".seg.nrrd")
+    save_itk(path, values, source.affine, segment_fields(values) if is_segmentation else {})
 
 
 def _save(image: nib.Nifti1Image, path: Path) -> None:
@@ -113,12 +131,13 @@ def _sync(path: Path) -> None:
 
 def _verify(path: Path, expected: npt.NDArray[np.uint8], source: SourceGrid) -> None:
     try:
-        stored = read_nifti(path, source.options)
+        stored = read_stored(path, source.options.for_labels())
     except InputError as error:
         raise ResourceError(
             f"the label map that was just written is damaged: {error.message}", code="E_WRITE"
         ) from error
-    if not np.array_equal(stored.source.affine, source.affine):
+    # A NIfTI header rounds the affine of other formats to single precision.
+    if not np.allclose(stored.source.affine, source.affine, rtol=1e-6, atol=1e-6):
         raise ResourceError("the label map just written has another affine", code="E_WRITE")
     if not np.array_equal(stored.values, expected):
         raise ResourceError("the label map just written has other voxels", code="E_WRITE")
