@@ -67,7 +67,7 @@ def test_no_mutant_of_a_status_ends_the_next_run(run: CaseRun):
         assert isinstance(run.died_before, bool)
         status = run.segment(False, None)
         Summary((status,), {}, "", warnings=warnings).write(run.folder)
-        _lines(status).encode("utf-8")
+        "\n".join(_lines(status)).encode("utf-8")
         json.loads((run.folder / "summary.json").read_text())
         kept += status.skipped
     assert 5 < kept < 75

@@ -60,7 +60,7 @@ def test_there_is_one_bar():
 
 def test_judging_shows_the_total_with_its_bar(maps, capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
-    judged(maps / "pred", maps / "ref", "flare23", "1", 1, quiet=False)
+    judged(maps / "pred", maps / "ref", "flare23", "1", 1, None, quiet=False)
     shown = capsys.readouterr().err
     assert "2/2" in shown
     assert "/?" not in shown

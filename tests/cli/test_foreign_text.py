@@ -22,6 +22,8 @@ from tiny_ct import ct
 SOURCES = Path(__file__).parents[2] / "src" / "cfseg"
 EVIL = '=cmd()\x1b[31m\u202e[red]"><img src=x onerror=alert(1)>'
 DONE = "=ok\x1b[31m\u202e[b]"
+PRINTABLE = EVIL.replace("\x1b[31m\u202e", "")
+"""A bundle's name is refused with what cannot be seen; its notice is not."""
 PAGES = {".html", ".md", ".txt", ".log"}
 
 
@@ -42,7 +44,7 @@ def place(tmp_path_factory, tiny_bundle):
     (place / "unlabelled" / "manifest.json").write_text(json.dumps({DONE: [], EVIL: []}))
     bundle = shutil.copytree(tiny_bundle, place / "bundle")
     manifest = json.loads((bundle / "bundle.json").read_text())
-    (bundle / "bundle.json").write_text(json.dumps(manifest | {"name": EVIL, "notice": EVIL}))
+    (bundle / "bundle.json").write_text(json.dumps(manifest | {"name": PRINTABLE, "notice": EVIL}))
     return place
 
 

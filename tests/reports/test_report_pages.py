@@ -254,7 +254,7 @@ def test_a_status_file_that_is_no_object_costs_its_own_case(tmp_path):
     (out / "status" / "two.json").write_text("[]")
     written = write_report(out)
     assert sorted(written.pages) == ["one", "two"]
-    assert "its status cannot be read" in Page(written.pages["two"]).text
+    assert "Its status file is damaged" in Page(written.pages["two"]).text
 
 
 def test_a_case_whose_name_ends_like_a_channel_keeps_its_reference(tmp_path):

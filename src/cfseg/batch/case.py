@@ -22,6 +22,7 @@ from cfseg.io import without_folders, without_paths, write_json
 from cfseg.io.status_file import read_status
 from cfseg.io.write import writing_bytes
 from cfseg.segmenter import Segmentation, Segmenter
+from cfseg.tables import shown
 
 OnWindow = Callable[[str, str, int, int], None]
 """Called with the case, the stage, windows done and windows in all."""
@@ -264,14 +265,13 @@ class CaseRun:
         """Return what may be kept of a message: no folder, it may name a patient."""
         source = self.job.source
         if self.job.hides:
-            text = text.replace(source.shown.name, self.job.case)
-            return without_paths(text)
-        return without_folders(text, source.shown, source.path, self.job.target)
+            return shown(without_paths(text.replace(source.name, self.job.case)))
+        return shown(without_folders(text, source.shown, source.path, self.job.target))
 
     def _stamp(self) -> list[list[Any]]:
         found = stamp(self.job.source.own_files)
         if not self.job.hides:
-            return found
+            return [[shown(name), *rest] for name, *rest in found]
         return [[digest_of({"name": name})[:16], *rest] for name, *rest in found]
 
 

@@ -1,6 +1,7 @@
 """The voxels of a DICOM series in HU."""
 
 from itertools import groupby
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,7 @@ from cfseg.io.dicom_stack import Slice, Stack
 from cfseg.io.dicom_stored import stored_values
 from cfseg.io.dicom_tags import as_shown, given, number, text, whole
 from cfseg.io.hounsfield import AIR_HU
-from cfseg.io.memory import check_memory
-from cfseg.io.nifti import MAX_VOXELS, reading_bytes
+from cfseg.io.memory import check_memory, check_voxels, reading_bytes
 from cfseg.io.options import ReadingOptions
 
 MAX_RESCALE = 1e6
@@ -23,15 +23,10 @@ _Pixels = npt.NDArray[np.int16] | npt.NDArray[np.float32]
 
 def read_values(stack: Stack, options: ReadingOptions) -> _Pixels:
     """Return (column, row, slice) in HU: int16 if every slice allows it, else float32."""
-    columns, rows, count = stack.shape
-    voxels = columns * rows * count
-    if voxels > MAX_VOXELS:
-        raise InputError(
-            f"the series has {voxels / 1e9:.1f}e9 voxels; at most {MAX_VOXELS / 1e9:.1f}e9 are "
-            "read; crop or resample it",
-            code="E_TOO_LARGE",
-        )
-    check_memory(f"reading a series of {stack.shape} voxels", reading_bytes(voxels, np.dtype("f4")))
+    columns, rows, _ = shape = stack.shape
+    check_voxels("the series", shape)
+    needed = reading_bytes(prod(shape), np.dtype("f4"))
+    check_memory(f"reading a series of {shape} voxels", needed)
     rescales = [_rescale(item.image, options.hu_offset) for item in stack.slices]
     volume: npt.NDArray[Any] = np.empty((len(stack.slices), rows, columns), dtype=np.int16)
     for indices in _by_file(stack.slices):

@@ -64,6 +64,10 @@ class Input:
         """The files that are looked at to see whether the input changed."""
         if self.archive is not None:
             return (self.archive,)
+        if self.path.suffix.lower() in (".mhd", ".nhdr"):  # the voxels lie in a file beside it
+            stem = self.path.name.rpartition(".")[0]
+            beside = sorted(it for it in self.path.parent.glob("*") if it.stem == stem)
+            return tuple(beside) or (self.path,)
         return self.files or (self.path,)
 
     def from_archive(self, archive: Path, unpacked: Unpacked) -> Self:

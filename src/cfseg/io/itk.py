@@ -139,6 +139,15 @@ def _sitk() -> Any:  # noqa: ANN401 - a module without types
     return sitk
 
 
+def itk_dtype(path: Path) -> np.dtype[Any]:
+    """Return the type of a file's voxels, by its header.
+
+    Raises:
+        InputError: the header is refused.
+    """
+    return _announced(path, AS_IS.for_labels())[0].dtype
+
+
 def _announced(
     path: Path, options: ReadingOptions
 ) -> tuple[ImageHeader, SourceGrid, dict[int, str] | None]:

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,10 @@ from nibabel.nifti1 import data_type_codes
 from nibabel.spatialimages import HeaderDataError
 
 from cfseg.errors import InputError
-from cfseg.io.memory import MAX_VOXELS as MAX_VOXELS
 from cfseg.io.memory import check_memory, check_voxels
-from cfseg.io.memory import reading_bytes as reading_bytes
 from cfseg.io.options import AS_IS, ReadingOptions
 from cfseg.io.source import SourceGrid
-from cfseg.io.stream import CheckedStream, describe, open_regular
+from cfseg.io.stream import CHUNK, CheckedStream, describe, open_regular
 from cfseg.io.values import scaled
 
 MAX_EXTENSION_BYTES = 64 << 20
@@ -108,6 +106,25 @@ def nifti_bytes(path: Path, options: ReadingOptions = AS_IS) -> int:
     with open_regular(path) as handle:
         said = _announced(CheckedStream(handle, path), options)
         return said.source.reading_bytes(said.dtype)
+
+
+def stored_pieces(path: Path) -> Iterator[npt.NDArray[Any]]:
+    """Yield the scaled voxels of a file in pieces, in the order in which they are stored.
+
+    What is stored in bytes is yielded as bytes, if it is not scaled. A reader may stop any time; no
+    length is compared.
+
+    Raises:
+        InputError: the header is refused, or the stream is damaged.
+    """
+    with open_regular(path) as handle:
+        stream = CheckedStream(handle, path)
+        said = _announced(stream, AS_IS.for_labels())
+        stream.skip(said.offset)
+        piece = bytearray(CHUNK)
+        while count := stream.read_into(memoryview(piece)):
+            raw = np.frombuffer(piece, said.dtype, count // said.dtype.itemsize)
+            yield raw if (said.slope, said.inter) == (1, 0) else raw * said.slope + said.inter
 
 
 def _announced(stream: CheckedStream, options: ReadingOptions) -> _Announced:
