@@ -105,9 +105,14 @@ def cut(folder: Path, *, keep: int) -> None:
 
 
 def two_phases(folder: Path) -> None:
-    save(folder)
+    save(folder, put(ALL, AcquisitionNumber="1"))
     for number in range(SLICES):
-        edit = put({number}, PixelData=bytes(20 * 24 * 2), SOPInstanceUID=f"1.9.{number}")
+        edit = put(
+            {number},
+            PixelData=bytes(20 * 24 * 2),
+            SOPInstanceUID=f"1.9.{number}",
+            AcquisitionNumber="2",
+        )
         save(folder, edit, numbers=[number], name="B{}")
 
 
