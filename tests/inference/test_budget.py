@@ -20,7 +20,7 @@ from cfseg.inference.buffers import COPIES, layer_bytes, stage_buffers, weight_b
 from cfseg.inference.cascade import segment_volume
 from cfseg.io import read_scan
 from cfseg.io.behind import WriteBehind
-from cfseg.io.nifti import reading_bytes_of
+from cfseg.io.scan import reading_bytes_of
 from cfseg.networks.build import build_network
 from cfseg.plan import Architecture, Intensity, Resampling, StagePlan
 from cfseg.recipes.recipe import Cascade
@@ -200,7 +200,7 @@ from cfseg.inference.process_memory import peak_bytes, reset_peak, used_bytes
 from cfseg.networks.backends import load
 from cfseg.io import read_scan
 from cfseg.io.behind import WriteBehind
-from cfseg.io.nifti import reading_bytes_of
+from cfseg.io.scan import reading_bytes_of
 from cfseg.networks.build import build_network
 from cfseg.plan import StagePlan
 plan = StagePlan.model_validate_json(sys.argv[1])
