@@ -78,11 +78,11 @@ class Checkup:
 
     Attributes:
         cases: in order.
-        ignored: how many other files there are, by what they are.
+        ignored: the other files, by the reason why they are no scans.
     """
 
     cases: tuple[Diagnosis, ...]
-    ignored: dict[str, int]
+    ignored: dict[str, tuple[str, ...]]
 
     @property
     def exit_code(self) -> int:
@@ -96,7 +96,7 @@ class Checkup:
             "exit_code": self.exit_code,
             "inputs": len(self.cases),
             "refused": sum(bool(case.code) for case in self.cases),
-            "ignored": self.ignored,
+            "ignored": {reason: list(paths) for reason, paths in self.ignored.items()},
             "cases": [case.as_dict() for case in self.cases],
         }
 
@@ -133,7 +133,11 @@ def examine(
         cases.append(_diagnose(replace(found, case=case), machine, options))
         if on_case is not None:
             on_case(cases[-1], len(cases), len(named))
-    return Checkup(tuple(cases), listing.reasons)
+    ignored = {
+        reason: tuple(str(it.path) for it in listing.ignored if it.reason == reason)
+        for reason in listing.reasons
+    }
+    return Checkup(tuple(cases), ignored)
 
 
 def _diagnose(found: Input, machine: "_Machine", options: ReadingOptions) -> Diagnosis:

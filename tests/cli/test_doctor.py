@@ -39,7 +39,7 @@ def test_what_it_says_is_what_predict_does(scans, tiny_bundle, tmp_path):
     assert {case["case"]: case["code"] for case in checkup["cases"]} == {
         case.case: case.code for case in summary.cases
     } == {"text": "E_FORMAT", "turned": "E_ORIENTATION", "p1__ct": "", "p2__ct": ""}  # fmt: skip
-    assert checkup["ignored"] == {"other file": 1}
+    assert checkup["ignored"] == {"other file": [str(scans / "notes.txt")]}
     good = checkup["cases"][-1]
     assert len(good["shape"]) == len(good["spacing_mm"]) == 3
     assert good["memory_mb"] > 0
@@ -51,9 +51,10 @@ def test_lines_for_people_and_the_options_of_reading(scans, tiny_bundle):
     assert "text: refused: E_FORMAT" in lines
     assert "turned: can be segmented" in lines
     assert "note: orientation_assumed: LAS" in lines
-    assert lines.splitlines()[-1] == (
-        "4 inputs; 1 refused; ignored: 1 x other file; cfseg predict would exit with 3"
-    )
+    assert lines.splitlines()[-2:] == [
+        f"ignored: other file: {scans / 'notes.txt'}",
+        "4 inputs, 1 refused; cfseg predict would exit with 3",
+    ]
     assert run(scans / "notes.txt", "-m", tiny_bundle).exit_code == 4
     assert "can be" not in run(scans, "-m", tiny_bundle, "--quiet").stdout
 

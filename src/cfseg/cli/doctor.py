@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from cfseg.doctor import Checkup, Diagnosis
     from cfseg.io import ReadingOptions
 
+_MOST_NAMED = 5
+"""Of ignored files, by reason; --json names them all."""
+
 
 @reading(OF_SCANS, OF_SERIES, OF_FOLDERS)
 def doctor(
@@ -57,7 +60,8 @@ def doctor(
     if as_json:
         lines.show_json(checkup.as_dict())
     elif not quiet:
-        lines.say(_sum(checkup))
+        for line in _closing(checkup):
+            lines.say(line)
     raise typer.Exit(checkup.exit_code)
 
 
@@ -79,10 +83,12 @@ def _lines(found: "Diagnosis") -> list[str]:
     return parts
 
 
-def _sum(checkup: "Checkup") -> str:
+def _closing(checkup: "Checkup") -> list[str]:
+    lines = []
+    for reason, paths in checkup.ignored.items():
+        some = ", ".join(paths[:_MOST_NAMED])
+        more = f" and {len(paths) - _MOST_NAMED} more" if len(paths) > _MOST_NAMED else ""
+        lines.append(f"ignored: {reason}: {some}{more}")
     refused = sum(bool(case.code) for case in checkup.cases)
-    ignored = ", ".join(f"{count} x {reason}" for reason, count in checkup.ignored.items())
-    parts = [f"{len(checkup.cases)} inputs", f"{refused} refused"]
-    if ignored:
-        parts.append(f"ignored: {ignored}")
-    return f"{'; '.join(parts)}; cfseg predict would exit with {checkup.exit_code}"
+    ending = f"cfseg predict would exit with {checkup.exit_code}"
+    return [*lines, f"{len(checkup.cases)} inputs, {refused} refused; {ending}"]

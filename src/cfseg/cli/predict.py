@@ -149,7 +149,7 @@ def _close(console: "Console", summary: "Summary") -> None:
     parts = [f"{counts[k]} {k}" for k in ("done", "empty", "refused", "failed") if counts[k]]
     if summary.ignored:
         reasons = ", ".join(f"{count} x {reason}" for reason, count in summary.ignored.items())
-        parts.append(f"{counts['ignored']} others ignored ({reasons})")
+        parts.append(f"{counts['ignored']} others ignored ({reasons}; cfseg doctor names them)")
     console.say(", ".join(parts))
     if summary.notice:
         console.say(f"Notice: {summary.notice}")
