@@ -77,6 +77,7 @@ def calls(place):
         "bundle show": (bundle,),
         "bundle create": ("--coarse", none, "-o", place / "made"),
         "bundle import-v1": (none, "-o", place / "made"),
+        "bundle export": (none, "-o", place / "made"),
         "bundle quantize": (none, "--calibration", none, "--check", none, "-o", place / "made"),
         "benchmark": (none, "-o", place / "measured"),
         "train": (none, "-o", place / "work", "--dry-run"),

@@ -16,11 +16,10 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from cfseg.bundle.export_v2 import CONFIGURATION, plans_json
 from cfseg.inference.sliding_window import Windows
 from cfseg.plan import StagePlan
 from cfseg.volume import Volume
-
-CONFIGURATION = "3d_fullres"
 
 
 @contextlib.contextmanager
@@ -31,82 +30,6 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def nnunet_plans(plan: StagePlan) -> dict[str, object]:
-    """Return the plan as an nnU-Net v2 plans file holds it."""
-    back = [plan.transpose.index(axis) for axis in range(3)]
-    return {
-        "dataset_name": "Dataset001_Test",
-        "plans_name": "nnUNetPlans",
-        "image_reader_writer": "SimpleITKIO",
-        "transpose_forward": list(plan.transpose),
-        "transpose_backward": back,
-        "label_manager": "LabelManager",
-        "foreground_intensity_properties_per_channel": {
-            "0": {
-                "mean": plan.intensity.mean,
-                "std": plan.intensity.std,
-                "percentile_00_5": plan.intensity.lower,
-                "percentile_99_5": plan.intensity.upper,
-            }
-        },
-        "configurations": {CONFIGURATION: _configuration(plan)},
-    }
-
-
-def _configuration(plan: StagePlan) -> dict[str, object]:
-    rule = plan.resampling
-    assert rule.method == "spline"
-    assert rule.normalize_first
-    resampling = "resample_data_or_seg_to_shape"
-    return {
-        "data_identifier": "nnUNetPlans_3d_fullres",
-        "preprocessor_name": "DefaultPreprocessor",
-        "batch_size": 2,
-        "patch_size": list(plan.patch),
-        "spacing": list(plan.spacing_mm),
-        "normalization_schemes": ["CTNormalization"],
-        "use_mask_for_norm": [False],
-        "resampling_fn_data": resampling,
-        "resampling_fn_seg": resampling,
-        "resampling_fn_probabilities": resampling,
-        "resampling_fn_data_kwargs": _order(rule.order, rule.order_z, rule.separate_z),
-        "resampling_fn_seg_kwargs": {"is_seg": True, "order": 0, "order_z": 0},
-        "resampling_fn_probabilities_kwargs": _order(
-            rule.logits_order, rule.logits_order_z, rule.separate_z
-        ),
-        "batch_dice": False,
-        "architecture": _architecture(plan),
-    }
-
-
-def _order(order: int, order_z: int, separate_z: bool | None) -> dict[str, object]:
-    return {"is_seg": False, "order": order, "order_z": order_z, "force_separate_z": separate_z}
-
-
-def _architecture(plan: StagePlan) -> dict[str, object]:
-    arch = plan.architecture
-    return {
-        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-        "arch_kwargs": {
-            "n_stages": len(arch.features),
-            "features_per_stage": list(arch.features),
-            "conv_op": "torch.nn.modules.conv.Conv3d",
-            "kernel_sizes": [list(k) for k in arch.kernel_sizes],
-            "strides": [list(s) for s in arch.strides],
-            "n_conv_per_stage": list(arch.n_conv_encoder),
-            "n_conv_per_stage_decoder": list(arch.n_conv_decoder),
-            "conv_bias": arch.conv_bias,
-            "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
-            "norm_op_kwargs": {"eps": arch.norm_eps, "affine": True},
-            "dropout_op": None,
-            "dropout_op_kwargs": None,
-            "nonlin": "torch.nn.LeakyReLU",
-            "nonlin_kwargs": {"inplace": True, "negative_slope": arch.negative_slope},
-        },
-        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-    }
-
-
 class Stock:
     """nnU-Net's own objects for a plan."""
 
@@ -115,7 +38,7 @@ class Stock:
         from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
         self.plan = plan
-        self.manager = PlansManager(nnunet_plans(plan))
+        self.manager = PlansManager(plans_json(plan, "Dataset001_Test"))
         self.configuration = self.manager.get_configuration(CONFIGURATION)
         names = {"background": 0, **{f"label_{i}": i for i in range(1, len(plan.labels))}}
         self.dataset = {"channel_names": {"0": "CT"}, "labels": names, "file_ending": ".nii.gz"}

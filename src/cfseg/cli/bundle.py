@@ -159,6 +159,34 @@ def quantize(
 
 
 @bundle_app.command()
+def export(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to make.")],
+    format_: Annotated[
+        str, typer.Option("--format", metavar="nnunetv2", help="What to write.")
+    ] = "nnunetv2",
+) -> None:
+    """Write a bundle's networks as nnU-Net v2 model folders; stock nnU-Net predicts the same.
+
+    Each network becomes DIR/Dataset9xx_STAGE/nnUNetTrainer__nnUNetPlans__3d_fullres, so that DIR
+    can serve as nnUNet_results. The cascade stays behind: each folder labels whole scans.
+
+    Exit codes: 0 written, 2 wrong call, 5 a network cannot be run by nnU-Net, 6 the disk cannot be
+    written.
+
+    Example: cfseg bundle export my-bundle --format nnunetv2 -o nnunet
+    """
+    from cfseg.bundle.export_v2 import export_bundle
+    from cfseg.cli.console import Console
+    from cfseg.errors import UsageError
+
+    if format_ != "nnunetv2":
+        raise UsageError(f"--format {format_}: nnunetv2 is what can be written")
+    for folder in export_bundle(bundle, out):
+        Console(stderr=True).say(str(folder))
+
+
+@bundle_app.command()
 def show(
     bundle: Annotated[
         Path | None, typer.Argument(metavar="BUNDLE", help="[default: the bundled model]")
