@@ -43,6 +43,11 @@ def shown(text: str) -> str:
     return "".join(_escaped(c) if unicodedata.category(c).startswith(_HIDDEN) else c for c in text)
 
 
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Return names for a message: of many the first ones alone."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
 def cell(text: str) -> str:
     """Return foreign text as a cell of a table that a spreadsheet takes for text, no formula."""
     safe = shown(text)

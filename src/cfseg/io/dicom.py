@@ -29,6 +29,7 @@ from cfseg.io.options import AS_IS, ReadingOptions
 from cfseg.io.shear import angle_error
 from cfseg.io.source import SourceGrid
 from cfseg.io.stream import CHUNK, open_regular
+from cfseg.tables import listed
 
 LABEL_MAP_SIDE = np.iinfo(np.int16).max
 """NIfTI-1, in which the label map is written, counts voxels with 16 bits."""
@@ -93,7 +94,7 @@ def _slices(files: Sequence[Path]) -> tuple[list[Slice], list[str]]:
     slices = [make_slice(image) for image in images]
     if not localizers:
         return slices, []
-    names = ", ".join(image.name for image in localizers[:5])
+    names = listed([image.name for image in localizers])
     return slices, [f"localizer_skipped: {len(localizers)} frames are localizers: {names}"]
 
 
