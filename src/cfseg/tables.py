@@ -44,8 +44,9 @@ def shown(text: str) -> str:
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
-    """Return names for a message: of many the first ones alone."""
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    """Return names for a message: of many the first ones, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def cell(text: str) -> str:
