@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cfseg.errors import InputError, ResourceError, UsageError, is_out_of_memory
-from cfseg.io.affine import assumed_affine, no_orientation, unit_notes
+from cfseg.io.affine import LPS_TO_RAS, assumed_affine, no_orientation, unit_notes
 from cfseg.io.image_header import MOST_BYTES, ImageHeader
 from cfseg.io.memory import check_memory, check_voxels
 from cfseg.io.metaimage import is_metaimage, parse_metaimage
@@ -27,7 +27,6 @@ from cfseg.io.source import SourceGrid
 from cfseg.io.stream import DEFLATE_LIMIT, GZIP, ZLIB, CheckedStream, open_regular
 from cfseg.io.values import scaled
 
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _MM = ("mm", "millimeter", "millimeters", "millimetre", "?", "")
 _WRITERS = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO"}
 _SUFFIXES = {"NrrdImageIO": (".nrrd", ".nhdr"), "MetaImageIO": (".mha", ".mhd")}
