@@ -239,7 +239,7 @@ class CaseRun:
             "state": state,
             "code": error.code if error else "",
             "message": self._told(error.message) if error else "",
-            "details": list(error.details) if error else [],
+            "details": [shown(row) for row in error.details] if error else [],
             "notes": [],
             "notice": self.segmenter.notice,
             "attempt": attempt,

@@ -5,6 +5,7 @@ files that only their owner can read: ``OUT/.inputs/CASE``. Leave them out when 
 """
 
 import json
+import os
 import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
@@ -56,7 +57,7 @@ def name_inputs(out: Path, inputs: Sequence[Input], naming: Naming = "folder") -
     """
     known = _remembered(out)
     names = _numbers(inputs, known) if naming == "number" else case_names(inputs)
-    held = {case.lower() for place, case in known.items() if Path(place[0]).exists()}
+    held = {case.lower() for place, case in known.items() if _root(place) is not None}
     for found in inputs:
         before = known.get(found.identity)
         names[found] = _free(names[found], found, held) if before is None else before
@@ -173,11 +174,22 @@ def find_input(
     return there
 
 
+def _root(place: Identity) -> Path | None:
+    """Return the file or folder of an input, or the archive that it is in; None if it is gone."""
+    path = Path(place[0])
+    # Unlike Path.exists and is_file, these take what may not be looked at.
+    if os.path.exists(path):  # noqa: PTH110
+        return path
+    return next((it for it in path.parents if os.path.isfile(it)), None)  # noqa: PTH113
+
+
 def _there(place: Identity, options: ReadingOptions) -> Input | None:
     """Return the input that lies where it was written down."""
-    path = Path(place[0])
-    if path.is_file() or not path.exists():
-        return Input(path) if path.is_file() and not place[1] else None
-    every = list_inputs([path], replace(options, all_series=True, series=None)).inputs
-    whole = [found for found in every if found.identity == place]
-    return whole[0] if whole else next(iter(every), None) if not place[1] else None
+    root = _root(place)
+    if root is None:
+        return None
+    every = list_inputs([root], replace(options, all_series=True, series=None)).inputs
+    same = next((found for found in every if found.identity == place), None)
+    if same is not None or place[1] or str(root) != place[0]:
+        return same
+    return next(iter(every), None)  # an earlier cfseg wrote down the folder of a series alone

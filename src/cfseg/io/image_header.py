@@ -62,7 +62,7 @@ def numbers(text: str, what: str, count: int) -> npt.NDArray[np.float64]:
     except ValueError:
         found = np.empty(0)
     if found.size != count or np.isinf(found).any():
-        raise InputError(f"the header's {what} is {text!r}", code="E_CORRUPT")
+        raise _no_value(text, what)
     return found
 
 
@@ -77,7 +77,7 @@ def whole(text: str, what: str) -> int:
 
 def _whole(found: npt.NDArray[np.float64], text: str, what: str) -> list[int]:
     if (found != np.rint(found)).any():
-        raise InputError(f"the header's {what} is {text!r}", code="E_CORRUPT")
+        raise _no_value(text, what)
     return [int(n) for n in found]
 
 
@@ -90,7 +90,7 @@ def sizes(text: str, what: str, count: int) -> Triple:
     """
     shape = _whole(numbers(text, what, count), text, what)
     if min(shape, default=0) < 0:
-        raise InputError(f"the header's {what} is {text!r}", code="E_CORRUPT")
+        raise _no_value(text, what)
     if count != 3:
         raise InputError(
             f"the image has {count} dimension(s), {shape}; a CT volume has three: save it as "
@@ -100,6 +100,13 @@ def sizes(text: str, what: str, count: int) -> Triple:
     if 0 in shape:
         raise InputError(f"the image has no voxels: its shape is {shape}", code="E_TOO_FEW_SLICES")
     return shape[0], shape[1], shape[2]
+
+
+def _no_value(text: str, what: str) -> InputError:
+    return InputError(
+        f"the header's {what} is {text[:60]!r}; repair it, or save the image again",
+        code="E_CORRUPT",
+    )
 
 
 def beside(header: Path, name: str) -> Path:
