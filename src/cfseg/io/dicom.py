@@ -25,7 +25,7 @@ from cfseg.io.dicom_tags import number, quiet
 from cfseg.io.nifti import StoredImage
 from cfseg.io.options import AS_IS, ReadingOptions
 from cfseg.io.source import SourceGrid
-from cfseg.io.stream import CHUNK, open_regular
+from cfseg.io.stream import file_digest
 from cfseg.tables import listed
 
 
@@ -128,17 +128,10 @@ def _announced(stack: Stack) -> list[str]:
 
 def _digest(stack: Stack) -> str:
     """Return one digest of the files of the series and of its frames, whatever they are called."""
-    digests = {path: _file_digest(path) for path in {item.image.path for item in stack.slices}}
+    paths = {item.image.path for item in stack.slices}
+    digests = {path: bytes.fromhex(file_digest(path)) for path in paths}
     parts = [
         digests[item.image.path] + (b"" if item.image.frame is None else b"%d" % item.image.frame)
         for item in stack.slices
     ]
     return hashlib.sha256(b"".join(sorted(parts))).hexdigest()
-
-
-def _file_digest(path: Path) -> bytes:
-    digest = hashlib.sha256()
-    with open_regular(path) as handle:
-        while chunk := handle.read(CHUNK):
-            digest.update(chunk)
-    return digest.digest()

@@ -24,7 +24,7 @@ from cfseg.io.nrrd import is_nrrd, nrrd_fields, parse_nrrd
 from cfseg.io.options import AS_IS, ReadingOptions
 from cfseg.io.segments import segments_of
 from cfseg.io.source import SourceGrid
-from cfseg.io.stream import DEFLATE_LIMIT, GZIP, ZLIB, CheckedStream, open_regular
+from cfseg.io.stream import DEFLATE_LIMIT, GZIP, ZLIB, CheckedStream, file_digest, open_regular
 from cfseg.io.values import scaled
 
 _MM = ("mm", "millimeter", "millimeters", "millimetre", "?", "")
@@ -198,8 +198,7 @@ def _checked_digest(path: Path, header: ImageHeader) -> str:
         if error.code != "E_MISSING":
             raise
         raise _corrupt(path, f"its data, {header.data_file.name}, is not there") from error
-    both = hashlib.sha256(path.read_bytes()).digest() + bytes.fromhex(data)
-    return hashlib.sha256(both).hexdigest()
+    return hashlib.sha256(bytes.fromhex(file_digest(path) + data)).hexdigest()
 
 
 def _count(stream: CheckedStream, header: ImageHeader) -> str:
