@@ -143,26 +143,35 @@ def _remember(out: Path, case: str, found: Input) -> None:
         temporary.write_text(json.dumps(place), encoding="utf-8")
 
 
+def inputs_by_case(images: Path, options: ReadingOptions = AS_IS) -> dict[str, Input]:
+    """Return the scans of a folder, or one scan, by what their cases are called.
+
+    Raises:
+        UsageError: there is no ``images``.
+    """
+    listing = list_inputs([images], replace(options, all_series=options.series is None))
+    return {name: found for found, name in case_names(listing.inputs).items()}
+
+
 def find_input(
-    out: Path, case: str, images: Path | None = None, options: ReadingOptions = AS_IS
+    out: Path,
+    case: str,
+    images: Mapping[str, Input] | None = None,
+    options: ReadingOptions = AS_IS,
 ) -> Input:
     """Return the input of a case.
 
     Args:
         out: folder of results.
         case: its id.
-        images: a folder of scans, or one scan, that goes before what is written down.
+        images: of :func:`inputs_by_case`, which go before what is written down.
         options: with which its scan is read.
 
     Raises:
         InputError: ``E_MISSING``, it is not there.
-        UsageError: there is no ``images``.
     """
-    if images is not None:
-        listing = list_inputs([images], replace(options, all_series=options.series is None))
-        for found, name in case_names(listing.inputs).items():
-            if name == case:
-                return found
+    if images and case in images:
+        return images[case]
     place = _place(out / FOLDER / case)
     there = None if place is None else _there(place, options)
     if there is None:
