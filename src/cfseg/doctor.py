@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from cfseg.bundle.bundle import Manifest, default_bundle, read_manifest
-from cfseg.errors import CfsegError, ResourceError, exit_code
+from cfseg.errors import ResourceError, as_cfseg_error, exit_code
 from cfseg.geometry import Geometry
 from cfseg.inference.buffers import COPIES, stage_buffers, weight_bytes
 from cfseg.inference.predictor import windows_of
@@ -148,7 +148,8 @@ def _diagnose(found: Input, machine: "_Machine", options: ReadingOptions) -> Dia
         memory_mb, seconds = machine.needs(scan)
         known = replace(known, memory_mb=memory_mb, seconds=seconds)
         machine.check(memory_mb)
-    except CfsegError as error:
+    except Exception as caught:  # as in a batch, it costs this input alone
+        error = as_cfseg_error(caught)
         return replace(known, code=error.code, message=error.message, details=error.details)
     return known
 

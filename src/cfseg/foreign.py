@@ -13,6 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from cfseg.tables import shown
+
 DEEPEST = 64
 """Levels of nesting that a file may have; json itself gives up, in its own way, near 1000."""
 
@@ -40,12 +42,12 @@ def read_object(
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no JSON object, or none of this kind, is nested too deep, or holds text
-            that cannot be written; says which key.
+        ValueError: it is no JSON object, or none of this kind, is nested too deep, holds text that
+            cannot be written, or names a key twice; says which key.
     """
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8-sig")  # Windows puts a mark in front
     try:
-        found = json.loads(text)
+        found = json.loads(text, object_pairs_hook=_unique)
     except RecursionError as error:
         raise ValueError(f"nested deeper than {DEEPEST} levels") from error
     if not isinstance(found, dict):
@@ -56,6 +58,18 @@ def read_object(
             kind.validate_python(found)
     except ValidationError as error:
         raise ValueError(problem(error)) from error
+    return found
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; of a key that stands in it twice, json would keep the last in silence."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(
+                f'it names "{shown(key[:60])}" twice in one object; remove or rename one of the two'
+            )
+        found[key] = value
     return found
 
 

@@ -90,6 +90,13 @@ class Geometry:
         return z, y, x
 
     @property
+    def in_words(self) -> str:
+        """Shape, spacing and origin, for messages."""
+        spacing = ", ".join(f"{mm:.4g}" for mm in self.spacing_mm)
+        origin = ", ".join(f"{mm:.2f}" for mm in self.affine[:3, 3])
+        return f"shape {self.shape}, spacing ({spacing}) mm, origin ({origin}) mm along (z, y, x)"
+
+    @property
     def voxel_ml(self) -> float:
         """Volume of one voxel in millilitres."""
         return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000.0

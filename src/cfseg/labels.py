@@ -56,22 +56,17 @@ TUMOR: Label = LABELS[13]
 ORGAN_IDS: tuple[int, ...] = tuple(label.id for label in ORGANS)
 NAMES: dict[int, str] = {label.id: label.name for label in LABELS}
 _SYNONYMS = {
-    "kidneyright": 2,
-    "kidneyleft": 13,
-    "adrenalglandright": 7,
-    "adrenalglandleft": 8,
-    "rightadrenal": 7,
-    "leftadrenal": 8,
-    "postcava": 6,
-    "ivc": 6,
+    "kidneyright": 2, "rkid": 2,
+    "pancrease": 4,
+    "aortic": 5,
+    "postcava": 6, "venacavainferior": 6,
+    "adrenalglandright": 7, "rightadrenal": 7, "rad": 7,
+    "adrenalglandleft": 8, "leftadrenal": 8, "lad": 8,
     "oesophagus": 10,
-    "tumour": TUMOR.id,
-    "tumors": TUMOR.id,
-    "tumours": TUMOR.id,
-    "lesion": TUMOR.id,
-    "lesions": TUMOR.id,
-    "cancer": TUMOR.id,
-}
+    "kidneyleft": 13, "lkid": 13,
+    "tumour": 14, "tumors": 14, "tumours": 14, "lesions": 14, "tumorlesion": 14, "cancer": 14,
+}  # fmt: skip
+"""What other data sets and tools call the labels, as :func:`plain_word` has it."""
 
 
 def by_name(name: str) -> Label:
@@ -90,7 +85,8 @@ def flare_id(name: str) -> int | None:
     """Return the FLARE id that a label name means, None if it means none of them.
 
     Case, spaces, ``_`` and ``-`` don't matter; the abbreviations of the official evaluation and
-    the names that TotalSegmentator, AMOS and the Medical Segmentation Decathlon use count too.
+    the names that TotalSegmentator, AMOS, BTCV, VISTA and the Medical Segmentation Decathlon use
+    count too.
     """
     word = plain_word(name)
     for label in LABELS:

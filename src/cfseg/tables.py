@@ -43,6 +43,12 @@ def shown(text: str) -> str:
     return "".join(_escaped(c) if unicodedata.category(c).startswith(_HIDDEN) else c for c in text)
 
 
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Return names for a message: of many the first ones, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def cell(text: str) -> str:
     """Return foreign text as a cell of a table that a spreadsheet takes for text, no formula."""
     safe = shown(text)

@@ -1,6 +1,7 @@
 """Which case an input becomes, and that it stays one."""
 
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from cfseg.batch import find_input, name_inputs, plan_jobs, predict_many
 from cfseg.batch.places import remember_inputs
 from cfseg.errors import InputError, UsageError
-from cfseg.io import Input
+from cfseg.io import Input, list_inputs
 from cfseg.segmenter import Segmenter
 from tiny_ct import ct
 
@@ -84,13 +85,30 @@ def test_a_series_is_found_again_among_others(tmp_path):
         from small_series import save, second_series
     finally:
         sys.path.pop(0)
-    from cfseg.io import ReadingOptions, list_inputs
+    from cfseg.io import ReadingOptions
 
     second_series(save(tmp_path / "PAT"))
     both = list_inputs([tmp_path / "PAT"], ReadingOptions(all_series=True)).inputs
     assert names(tmp_path / "out", list(both)) == ["PAT_series1", "PAT_series2"]
     for number, one in enumerate(both, start=1):
         assert find_input(tmp_path / "out", f"PAT_series{number}").series == one.series
+
+
+def test_an_input_inside_of_an_archive_keeps_its_name_and_is_found_again(tmp_path):
+    (scan,) = inputs(tmp_path, "ct.nii")
+    archive = tmp_path / "export" / "scans.zip"
+    archive.parent.mkdir()
+    with zipfile.ZipFile(archive, "w") as made:
+        made.write(scan.path, "p1/ct.nii")
+    (packed,) = list_inputs([archive]).inputs
+    out = tmp_path / "out"
+    assert names(out, [packed]) == ["ct"]
+    assert find_input(out, "ct").shown == archive / "p1" / "ct.nii"
+    (other,) = inputs(tmp_path, "p2/ct.nii")
+    assert names(out, [other]) == ["p2__ct"]
+    archive.unlink()
+    with pytest.raises(InputError, match="--images"):
+        find_input(out, "ct")
 
 
 def test_n29_clashes_are_refused_before_any_work(tmp_path):

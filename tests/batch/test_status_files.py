@@ -7,13 +7,12 @@ from types import SimpleNamespace
 import pytest
 
 from cfseg.batch.case import CaseRun
-from cfseg.batch.files import file_digest
 from cfseg.batch.jobs import Job
 from cfseg.batch.summary import Summary
 from cfseg.cli.predict import _lines
 from cfseg.errors import InputError
 from cfseg.findings.keep import write_all_tables
-from cfseg.io import AS_IS, Input
+from cfseg.io import AS_IS, Input, file_digest
 from cfseg.io.status_file import read_status
 from cfseg.recipes.recipe import Cascade
 from mutants import mutant

@@ -230,7 +230,7 @@ def test_the_order_in_the_file_does_not_matter():
     [
         ({"background": 0, "liver": 1, "femur": 2}, "called femur"),
         ({"background": 0, "1": 1, "2": 2}, "called 1, 2"),
-        ({"background": 0, "1": 1} | {f"rib {i}": i for i in range(2, 14)}, "rib_2"),
+        ({"background": 0, "1": 1} | {f"rib {i}": i for i in range(2, 14)}, "rib 2"),
         ({"background": 0, "liver": [1, 2]}, "regions"),
         ({"background": 0, "liver": 2}, "without a gap"),
         ({"background": 0}, "without a gap"),

@@ -46,6 +46,20 @@ def test_what_it_says_is_what_predict_does(scans, tiny_bundle, tmp_path):
     assert good["seconds"] >= 1
 
 
+def test_a_bug_or_a_lack_of_memory_costs_one_input(scans, tiny_bundle, monkeypatch):
+    read = doctor.read_scan
+
+    def failing(found, **options):
+        if found.case == "p1__ct":
+            raise MemoryError
+        return read(found, **options)
+
+    monkeypatch.setattr(doctor, "read_scan", failing)
+    checkup = doctor.examine([scans / "p1", scans / "p2"], tiny_bundle)
+    assert [case.code for case in checkup.cases] == ["E_OOM", ""]
+    assert checkup.exit_code == 3
+
+
 def test_lines_for_people_and_the_options_of_reading(scans, tiny_bundle):
     lines = run(scans, "-m", tiny_bundle, "--assume-orientation", "LAS").stdout
     assert "text: refused: E_FORMAT" in lines

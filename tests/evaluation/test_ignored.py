@@ -207,7 +207,7 @@ def test_what_a_label_map_cannot_hold_is_refused(tmp_path, value):
         ignored_value(tmp_path, [2])
 
 
-@pytest.mark.parametrize("text", ["{", "\x00", "[" * 100_000])
+@pytest.mark.parametrize("text", ["{", "[]", "\x00", "[" * 100_000])
 def test_a_description_that_cannot_be_read_is_not_passed_over(tmp_path, text):
     (tmp_path / "dataset.json").write_text(text)
     with pytest.raises(UsageError, match=r"dataset\.json cannot be read"):
@@ -215,7 +215,7 @@ def test_a_description_that_cannot_be_read_is_not_passed_over(tmp_path, text):
     assert ignored_value(tmp_path, [2], 0) is None
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", '{"labels": [1]}', '{"labels": {"liver": 1}}'])
+@pytest.mark.parametrize("text", ["{}", '{"labels": [1]}', '{"labels": {"liver": 1}}'])
 def test_a_description_without_such_a_label_names_none(tmp_path, text):
     (tmp_path / "dataset.json").write_text(text)
     assert ignored_value(tmp_path, [2]) is None

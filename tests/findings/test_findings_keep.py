@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cfseg.batch import predict_many
-from cfseg.batch.places import find_input, remember_inputs
+from cfseg.batch.places import find_input, inputs_by_case, remember_inputs
 from cfseg.errors import InputError
 from cfseg.io import Input, case_id
 from cfseg.segmenter import Segmenter
@@ -91,9 +91,9 @@ def test_an_input_that_moved_is_asked_for(tmp_path):
     with pytest.raises(InputError, match="--images"):
         find_input(tmp_path / "out", "x")
     with pytest.raises(InputError, match="--images"):
-        find_input(tmp_path / "out", "x", tmp_path)
+        find_input(tmp_path / "out", "x", inputs_by_case(tmp_path))
     again = moved.rename(tmp_path / "x.nii.gz")
-    assert find_input(tmp_path / "out", case_id(again), tmp_path).path == again
+    assert find_input(tmp_path / "out", case_id(again), inputs_by_case(tmp_path)).path == again
 
 
 @pytest.mark.parametrize("damaged", ["", '{"case": "b", "st', "[1, 2]", "{}"])

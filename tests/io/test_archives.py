@@ -1,6 +1,7 @@
 """Archives of scans: read as what they hold, and nothing of them leaves its folder."""
 
 import gc
+import gzip
 import io
 import stat
 import tarfile
@@ -161,3 +162,53 @@ def test_a_full_disk_is_said(tmp_path, nifti, monkeypatch):
     with pytest.raises(ResourceError, match="TMPDIR"):
         unpack(path)
     assert [it.refusal.code for it in list_inputs([path]).inputs] == ["E_DISK"]
+
+
+@pytest.mark.parametrize("kind", ["outer.zip", "outer.tar.gz"])
+def test_an_archive_inside_of_an_archive_is_named_and_not_opened(tmp_path, nifti, kind):
+    inner = make_zip(tmp_path / "inner.zip", {"a.nii.gz": nifti}).read_bytes()
+    path = make(tmp_path / kind, {"deep/inner.zip": inner})
+    with pytest.raises(InputError, match="1 x archive inside of an archive"):
+        read_scan(path)
+    listing = list_inputs([make(tmp_path / kind, {"deep/inner.zip": inner, "b.nii.gz": nifti})])
+    assert [it.shown for it in listing.inputs] == [path / "b.nii.gz"]
+    assert [it.path for it in listing.ignored] == [path / "deep" / "inner.zip"]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_is_told_whatever_packed_it(tmp_path, method):
+    values = np.random.default_rng(1).bytes(5000)
+    path = make_zip(tmp_path / "x.zip", {"a.nii": values}, method)
+    data = bytearray(path.read_bytes())
+    data[200:400] = bytes(200)
+    path.write_bytes(data)
+    with pytest.raises(InputError) as caught:
+        unpack(path)
+    assert caught.value.code == "E_CORRUPT"
+
+
+def test_the_checksum_of_a_tar_gz_counts(tmp_path):
+    values = np.random.default_rng(1).bytes(50_000)  # noise is stored, so that any bit can change
+    path = make_tar(tmp_path / "x.tar.gz", {"a.nii": values})
+    data = bytearray(path.read_bytes())
+    data[25_000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError) as caught:
+        unpack(path)
+    assert caught.value.code == "E_CORRUPT"
+
+
+def test_nothing_long_follows_the_last_entry(tmp_path, monkeypatch):
+    path = make_tar(tmp_path / "x.tar.gz", {"a.nii": b"x"})
+    path.write_bytes(path.read_bytes() + gzip.compress(bytes(1 << 20)))
+    assert unpack(path)
+    monkeypatch.setattr(archives, "MOST_PADDING", 1 << 19)
+    with pytest.raises(InputError, match="follow its last entry"):
+        unpack(path)
+
+
+@pytest.mark.parametrize("content", [{"x": b"1", "x/y": b"2"}, {"n" * 300: b"1"}])
+def test_names_that_cannot_be_made_are_no_fault_of_the_disk(tmp_path, content):
+    with pytest.raises(InputError) as caught:
+        unpack(make_zip(tmp_path / "x.zip", content))
+    assert caught.value.code == "E_ARCHIVE"

@@ -12,8 +12,8 @@ import corpus
 from corpus import ROWS, Row
 
 from cfseg.batch import Summary, predict_many
-from cfseg.batch.files import file_digest
 from cfseg.doctor import examine
+from cfseg.io import file_digest
 from cfseg.segmenter import Segmenter
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "inputs.md"

@@ -3,6 +3,7 @@
 import re
 import struct
 import tracemalloc
+import warnings
 import zlib
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from test_dicom_mutants import element, elements
 from cfseg.errors import InputError
 from cfseg.io import dicom_tags
 from cfseg.io.dicom import count_acquisitions, read_series
-from cfseg.io.dicom_tags import header_of, number, numbers, text
+from cfseg.io.dicom_tags import header_of, number, numbers, quiet, text
 from cfseg.io.options import ReadingOptions
 
 
@@ -239,3 +240,15 @@ def test_a_dicom_directory_has_no_header(tmp_path: Path):
     with pytest.raises(InputError, match="holds no image") as caught:
         read_series(sorted(folder.iterdir()))
     assert re.search("DICOMDIR", caught.value.message)
+
+
+def test_whoever_ends_first_the_warnings_of_the_process_come_back():
+    """As two threads do that read at the same time."""
+    before = list(warnings.filters)
+    first, second = quiet(), quiet()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    warnings.warn("kept off", UserWarning, stacklevel=1)
+    second.__exit__(None, None, None)
+    assert warnings.filters == before

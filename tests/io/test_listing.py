@@ -15,7 +15,8 @@ from cfseg.io import AS_IS, ReadingOptions, case_names, list_inputs, read_scan
 
 pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
-from small_series import ALL, SLICES, hu_stack, put, save
+import small_series
+from small_series import ALL, SLICES, enhanced, hu_stack, put, save, save_one
 
 EACH = ReadingOptions(all_series=True)
 SR = {
@@ -142,6 +143,22 @@ def test_results_and_the_output_folder_are_not_looked_at(tmp_path):
     listing = list_inputs([tmp_path], skip=tmp_path / "out")
     assert [found.name for found in listing.inputs] == ["a.nii.gz"]
     assert listing.reasons == {"results of cfseg": 1, "the output folder": 1}
+
+
+def test_a_folder_called_status_hides_no_scan(tmp_path):
+    scan(tmp_path / "patient" / "a.nii.gz")
+    (tmp_path / "patient" / "status").mkdir()
+    assert cases(tmp_path) == {"a": ""}
+
+
+def test_a_named_file_of_several_frames_never_vanishes(tmp_path):
+    segmentation = enhanced(small_series.series())
+    segmentation.Modality = "SEG"
+    segmentation.SOPClassUID = "1.2.840.10008.5.1.4.1.1.66.4"
+    path = save_one(tmp_path / "seg.dcm", segmentation)
+    assert [found.path for found in list_inputs([path]).inputs] == [path]
+    with pytest.raises(InputError):
+        read_scan(path)
 
 
 def test_series_of_different_studies_are_different_cases_wherever_they_lie(tmp_path):
@@ -280,6 +297,8 @@ def test_a_missing_extra_costs_the_dicom_series_alone(tmp_path, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "pydicom", None)
     assert cases(tmp_path) == {"a": "", "s": "E_EXTRA"}
+    one = next((tmp_path / "s").iterdir())
+    assert cases(one, tmp_path / "a.nii.gz") == {one.name: "E_EXTRA", "a": ""}
 
 
 def test_the_search_tells_how_far_it_is(tmp_path):

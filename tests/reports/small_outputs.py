@@ -6,9 +6,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from cfseg.batch import file_digest
 from cfseg.batch.places import remember_inputs
-from cfseg.io import Input
+from cfseg.io import Input, file_digest
 from cfseg.io.scan import read_scan
 
 SHAPE = (40, 32, 24)

@@ -1,8 +1,8 @@
 """Many scans: each input is accounted for, one failure never stops the others, work resumes."""
 
-from cfseg.batch.files import file_digest, stamp
-from cfseg.batch.jobs import Job, is_file_name, plan_jobs, read_shard
-from cfseg.batch.places import Naming, find_input, name_inputs, naming
+from cfseg.batch.files import stamp
+from cfseg.batch.jobs import Job, plan_jobs, read_shard
+from cfseg.batch.places import Naming, find_input, inputs_by_case, name_inputs, naming
 from cfseg.batch.run import predict_many
 from cfseg.batch.summary import CaseStatus, Summary
 
@@ -11,9 +11,8 @@ __all__ = [
     "Job",
     "Naming",
     "Summary",
-    "file_digest",
     "find_input",
-    "is_file_name",
+    "inputs_by_case",
     "name_inputs",
     "naming",
     "plan_jobs",

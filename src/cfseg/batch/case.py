@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from cfseg.batch.changes import differences
-from cfseg.batch.files import file_digest, stamp
+from cfseg.batch.files import stamp
 from cfseg.batch.jobs import Job
 from cfseg.batch.record import digest_of, findings_of, input_digest, now
 from cfseg.batch.summary import CaseStatus, State
 from cfseg.errors import CfsegError, InputError, as_cfseg_error
 from cfseg.findings.keep import complete_case, keep_case
-from cfseg.io import without_folders, without_paths, write_json
+from cfseg.io import file_digest, without_folders, without_paths, write_json
 from cfseg.io.status_file import read_status
 from cfseg.io.write import writing_bytes
 from cfseg.segmenter import Segmentation, Segmenter
@@ -126,9 +126,15 @@ class CaseRun:
         if before.get("state") in _FINISHED:
             if not self.job.target.is_file():
                 found.append("the output is gone")
-            elif before.get("output_sha256") != file_digest(self.job.target):
+            elif not self._is_output(before):
                 found.append("the output changed")
         return found
+
+    def _is_output(self, before: dict[str, Any]) -> bool:
+        try:
+            return bool(before.get("output_sha256") == file_digest(self.job.target))
+        except InputError:  # it cannot be read
+            return False
 
     def _is_measured(self, before: dict[str, Any]) -> bool:
         """Measure a finished case from its files if that is wanted; say whether all is there."""
@@ -239,7 +245,7 @@ class CaseRun:
             "state": state,
             "code": error.code if error else "",
             "message": self._told(error.message) if error else "",
-            "details": list(error.details) if error else [],
+            "details": [shown(row) for row in error.details] if error else [],
             "notes": [],
             "notice": self.segmenter.notice,
             "attempt": attempt,

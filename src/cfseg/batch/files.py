@@ -1,6 +1,5 @@
 """What is looked at of the files of a batch."""
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,3 @@ def stamp(files: Iterable[Path]) -> list[list[Any]]:
             continue
         found.append([file.name, info.st_size, info.st_mtime_ns])
     return found
-
-
-def file_digest(path: Path) -> str:
-    """Return the sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -42,11 +42,11 @@ def plan_jobs(
     """
     if format not in FORMATS:
         raise UsageError(f"--format {format}: give one of {', '.join(FORMATS)}")
-    if is_file_name(out) and len(names) > 1:
+    if is_one_file(out) and len(names) > 1:
         raise UsageError(f"-o {out} names one file for {len(names)} scans; give a folder")
     jobs = []
     for source, case in names.items():
-        target = out if is_file_name(out) else out / f"{case}.{format}"
+        target = out if is_one_file(out) else out / f"{case}.{format}"
         _check_target(source, target)
         jobs.append(Job(case, replace(source, case=case), target, hides))
     return jobs
@@ -66,7 +66,7 @@ def _check_target(source: Input, target: Path) -> None:
         raise UsageError(f"the output {target} lies in the input folder; choose another -o")
 
 
-def is_file_name(out: Path) -> bool:
+def is_one_file(out: Path) -> bool:
     """Say whether ``-o`` names a file rather than a folder."""
     return is_label_map_name(out) and not out.is_dir()
 

@@ -5,6 +5,7 @@ files that only their owner can read: ``OUT/.inputs/CASE``. Leave them out when 
 """
 
 import json
+import os
 import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
@@ -56,7 +57,7 @@ def name_inputs(out: Path, inputs: Sequence[Input], naming: Naming = "folder") -
     """
     known = _remembered(out)
     names = _numbers(inputs, known) if naming == "number" else case_names(inputs)
-    held = {case.lower() for place, case in known.items() if Path(place[0]).exists()}
+    held = {case.lower() for place, case in known.items() if _root(place) is not None}
     for found in inputs:
         before = known.get(found.identity)
         names[found] = _free(names[found], found, held) if before is None else before
@@ -142,26 +143,35 @@ def _remember(out: Path, case: str, found: Input) -> None:
         temporary.write_text(json.dumps(place), encoding="utf-8")
 
 
+def inputs_by_case(images: Path, options: ReadingOptions = AS_IS) -> dict[str, Input]:
+    """Return the scans of a folder, or one scan, by what their cases are called.
+
+    Raises:
+        UsageError: there is no ``images``.
+    """
+    listing = list_inputs([images], replace(options, all_series=options.series is None))
+    return {name: found for found, name in case_names(listing.inputs).items()}
+
+
 def find_input(
-    out: Path, case: str, images: Path | None = None, options: ReadingOptions = AS_IS
+    out: Path,
+    case: str,
+    images: Mapping[str, Input] | None = None,
+    options: ReadingOptions = AS_IS,
 ) -> Input:
     """Return the input of a case.
 
     Args:
         out: folder of results.
         case: its id.
-        images: a folder of scans, or one scan, that goes before what is written down.
+        images: of :func:`inputs_by_case`, which go before what is written down.
         options: with which its scan is read.
 
     Raises:
         InputError: ``E_MISSING``, it is not there.
-        UsageError: there is no ``images``.
     """
-    if images is not None:
-        listing = list_inputs([images], replace(options, all_series=options.series is None))
-        for found, name in case_names(listing.inputs).items():
-            if name == case:
-                return found
+    if images and case in images:
+        return images[case]
     place = _place(out / FOLDER / case)
     there = None if place is None else _there(place, options)
     if there is None:
@@ -173,11 +183,22 @@ def find_input(
     return there
 
 
+def _root(place: Identity) -> Path | None:
+    """Return the file or folder of an input, or the archive that it is in; None if it is gone."""
+    path = Path(place[0])
+    # Unlike Path.exists and is_file, these take what may not be looked at.
+    if os.path.exists(path):  # noqa: PTH110
+        return path
+    return next((it for it in path.parents if os.path.isfile(it)), None)  # noqa: PTH113
+
+
 def _there(place: Identity, options: ReadingOptions) -> Input | None:
     """Return the input that lies where it was written down."""
-    path = Path(place[0])
-    if path.is_file() or not path.exists():
-        return Input(path) if path.is_file() and not place[1] else None
-    every = list_inputs([path], replace(options, all_series=True, series=None)).inputs
-    whole = [found for found in every if found.identity == place]
-    return whole[0] if whole else next(iter(every), None) if not place[1] else None
+    root = _root(place)
+    if root is None:
+        return None
+    every = list_inputs([root], replace(options, all_series=True, series=None)).inputs
+    same = next((found for found in every if found.identity == place), None)
+    if same is not None or place[1] or str(root) != place[0]:
+        return same
+    return next(iter(every), None)  # an earlier cfseg wrote down the folder of a series alone

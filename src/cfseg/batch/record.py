@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cfseg.batch.files import file_digest
+from cfseg.errors import InputError
 from cfseg.findings.agreement import agreement
+from cfseg.io import file_digest
 from cfseg.segmenter import Segmentation
 
 DIGEST_BYTES = 64 << 20
@@ -39,7 +40,7 @@ def input_digest(scan: Path) -> str:
     """
     try:
         return file_digest(scan) if scan.stat().st_size <= DIGEST_BYTES else ""
-    except OSError:  # what was refused may be unreadable
+    except (InputError, OSError):  # what was refused may be unreadable
         return ""
 
 

@@ -14,44 +14,13 @@ from cfseg.bundle.checkpoints import check_sizes, read_checkpoint, tensors_of
 from cfseg.bundle.plans_v2 import plan_from_json
 from cfseg.errors import ModelError
 from cfseg.foreign import brief, read_object
-from cfseg.labels import LABELS, TUMOR
+from cfseg.labels import LABELS, TUMOR, flare_id, plain_word
 from cfseg.plan import Role, StagePlan
+from cfseg.tables import listed
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 
-ALIASES: dict[str, int] = {
-    # Other tools' names of the FLARE structures: TotalSegmentator, AMOS, BTCV, FLARE, VISTA.
-    "kidney_right": 2,
-    "rkid": 2,
-    "pancrease": 4,
-    "aortic": 5,
-    "postcava": 6,
-    "vena_cava_inferior": 6,
-    "adrenal_gland_right": 7,
-    "right_adrenal": 7,
-    "rad": 7,
-    "adrenal_gland_left": 8,
-    "left_adrenal": 8,
-    "lad": 8,
-    "gall_bladder": 9,
-    "oesophagus": 10,
-    "kidney_left": 13,
-    "lkid": 13,
-    "tumour": 14,
-    "tumors": 14,
-    "tumours": 14,
-    "lesion": 14,
-    "lesions": 14,
-    "tumor_lesion": 14,
-    "cancer": 14,
-}
-FLARE_IDS: dict[str, int] = (
-    {"background": 0}
-    | {label.name: label.id for label in LABELS}
-    | {label.abbreviation.lower(): label.id for label in LABELS}
-    | ALIASES
-)
-NUMBERED = re.compile(r"(label|class|organ|region)?_?\d+")
+NUMBERED = re.compile(r"(label|class|organ|region)?\d+")
 
 
 def read_model_folder(
@@ -136,17 +105,16 @@ def flare_labels(dataset: dict[str, Any]) -> tuple[int, ...]:
         raise ModelError(
             "dataset.json: no channel, or more than one channel; cfseg takes networks for CT alone"
         )
-    names = [_plain(name) for name in _in_order(labels)]
-    if len(names) in (14, 15) and all(NUMBERED.fullmatch(n) for n in names[1:]):
+    names = _in_order(labels)
+    if len(names) in (14, 15) and all(NUMBERED.fullmatch(plain_word(n)) for n in names[1:]):
         return tuple(range(len(names)))
-    unknown = [n[:60] for n in names if n not in FLARE_IDS]
-    if unknown:
-        more = f" (and {len(unknown) - 5} more)" if len(unknown) > 5 else ""
+    found = {n: 0 if plain_word(n) == "background" else flare_id(n) for n in names}
+    if unknown := [n[:60] for n, label in found.items() if label is None]:
         raise ModelError(
-            f"dataset.json: no FLARE label is called {', '.join(unknown[:5])}{more}; rename it to "
-            f"one of {', '.join(label.name for label in LABELS)}"
+            f"dataset.json: no FLARE label is called {listed(unknown)}; rename it to one of "
+            f"{', '.join(label.name for label in LABELS)}"
         )
-    ids = tuple(FLARE_IDS[n] for n in names)
+    ids = tuple(found[n] or 0 for n in names)
     if ids[0] != 0 or len(set(ids)) < len(ids):
         raise ModelError("dataset.json: label 0 must be background, and no label named twice")
     return ids
@@ -168,10 +136,6 @@ def _in_order(labels: dict[str, Any]) -> list[str]:
     if sorted(table.values()) != list(range(len(table))) or len(table) < 2:
         raise ModelError("dataset.json: labels must be 0, 1, 2, ... without a gap")
     return sorted(table, key=lambda name: table[name])
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
 def _check_role(labels: tuple[int, ...], role: Role) -> None:

@@ -36,8 +36,8 @@ def doctor(
     whether values are in HU, the contrast phase as DICOM tags tell it. Memory is estimated for this
     machine, and time at most: as if the networks had to look closely at the whole body.
 
-    Exit codes: those that predict would end with: 0 all can be segmented, 2 wrong call, 3 some
-    refused, 4 all refused, 5 the model cannot be used.
+    Exit codes are those of predict: 0 all can be segmented, 2 wrong call, 3 some refused, 4 all
+    refused, 5 the model cannot be used.
 
     Example: cfseg doctor scans/
     """

@@ -8,8 +8,6 @@ import typer
 from cfseg.cli.reading import OF_SCANS, OF_SERIES, reading
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from cfseg.cli.console import Table
     from cfseg.findings.measure import Findings
     from cfseg.io import ReadingOptions
@@ -43,6 +41,7 @@ def findings(
     from cfseg.cli.bars import Bars
     from cfseg.cli.console import Console
     from cfseg.findings.files import measure_many
+    from cfseg.tables import listed
 
     console, errors = Console(stderr=True, quiet=quiet), Console(stderr=True)
     with Bars(console, "cases") as bars:
@@ -61,13 +60,11 @@ def findings(
         if found.lesions:
             Console().show(_lesion_table(found))
     if measured.alone:
-        console.say(f"{len(measured.alone)} without a scan or a label map: {_some(measured.alone)}")
+        console.say(
+            f"{len(measured.alone)} without a scan or a label map: {listed(measured.alone)}"
+        )
     console.say(f"written to {out}")
     raise typer.Exit(measured.exit_code)
-
-
-def _some(names: "Sequence[str]", most: int = 5) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def _organ_table(found: "Findings") -> "Table":

@@ -15,14 +15,21 @@ from typing import Any
 import numpy as np
 
 from cfseg.dataset.cases import Case, each, present_labels, read_mapped, settled
-from cfseg.dataset.folders import CHANNEL, stem
 from cfseg.dataset.layouts import Cohort, Entry, list_cohort
 from cfseg.dataset.manifest import NAME, write_manifest
 from cfseg.dataset.problems import Problem, check_out, problem_from
 from cfseg.dataset.situs import misplaced
 from cfseg.errors import exit_code
 from cfseg.geometry import Geometry
-from cfseg.io import AS_IS, ReadingOptions, read_scan, write_json, write_text
+from cfseg.io import (
+    AS_IS,
+    CHANNEL,
+    ReadingOptions,
+    read_scan,
+    stem,
+    write_json,
+    write_text,
+)
 from cfseg.labels import NAMES
 from cfseg.tables import csv_text
 from cfseg.volume import LabelMap, Volume
@@ -311,17 +318,11 @@ def _unusual(
 
 def _grids_differ(entry: Entry, image: Geometry, label: Geometry) -> Problem:
     message = (
-        f"the grids differ: the scan has {_grid(image)}, the label map {entry.label} has "
-        f"{_grid(label)}; resample the label map to the scan's grid, or find the scan it was "
+        f"the grids differ: the scan has {image.in_words}, the label map {entry.label} has "
+        f"{label.in_words}; resample the label map to the scan's grid, or find the scan it was "
         "drawn on"
     )
     return Problem(entry.name, entry.label, "E_GRID", message)
-
-
-def _grid(grid: Geometry) -> str:
-    spacing = ", ".join(f"{mm:.4g}" for mm in grid.spacing_mm)
-    origin = ", ".join(f"{mm:.4g}" for mm in grid.affine[:3, 3])
-    return f"shape {grid.shape}, spacing ({spacing}) mm and origin ({origin}) mm (z, y, x)"
 
 
 def _names(ids: Iterable[int]) -> str:

@@ -7,10 +7,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-CHANNEL = "_0000"
-"""What nnU-Net puts behind the case's name for a scan's first channel; a CT has no other."""
+from cfseg.io import CHANNEL, stem
+
 _NUMBERED = re.compile(r"_\d{4}$")
-_SUFFIX = re.compile(r"(\.nii)?(\.gz)+$|\.nii$", re.IGNORECASE)
 _NIFTI = re.compile(r"\.nii(\.gz)*$", re.IGNORECASE)
 
 
@@ -74,11 +73,6 @@ def is_there(path: Path) -> bool:
 def is_file_name(name: str) -> bool:
     """Say whether outputs can be called after a case: its name is no path, and not hidden."""
     return bool(name) and not name.startswith(".") and not {*name} & {"/", "\\", "\0"}
-
-
-def stem(path: Path) -> str:
-    """Return the file's name without ``.nii``, ``.nii.gz`` or the like."""
-    return _SUFFIX.sub("", path.name)
 
 
 def with_suffix(path: Path, name: str) -> Path:

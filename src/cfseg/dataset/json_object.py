@@ -1,12 +1,10 @@
-"""``manifest.json`` and ``dataset.json`` as JSON: one object, in which no key stands twice."""
+"""``manifest.json`` and ``dataset.json``, which a person may have written: one JSON object."""
 
-import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cfseg import foreign
 from cfseg.errors import UsageError
-from cfseg.tables import shown
 
 
 def read_object(path: Path, expected: str = "an object") -> dict[str, Any]:
@@ -17,25 +15,12 @@ def read_object(path: Path, expected: str = "an object") -> dict[str, Any]:
         expected: what it holds, in words.
 
     Raises:
-        UsageError: it cannot be read, holds something else, or names a key twice, of which the
-            ``json`` module would keep the last and say nothing.
+        UsageError: it cannot be read or holds something else, see
+            :func:`cfseg.foreign.read_object`.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows puts a mark in front
-        found = json.loads(text, object_pairs_hook=partial(_unique, path))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise UsageError(f"{path}: expected {expected}, found a {type(found).__name__}")
-    return found
-
-
-def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise UsageError(
-                f'{path} names "{shown(key)}" twice in one object; remove or rename one of the two'
-            )
-        found[key] = value
-    return found
+        return foreign.read_object(path, finite=False)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{path} cannot be read as JSON, expected {expected}: {error}; repair it"
+        ) from error

@@ -6,20 +6,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cfseg.dataset.folders import (
-    CHANNEL,
-    Folders,
-    by_case,
-    channels,
-    is_file_name,
-    stem,
-    with_suffix,
-)
+from cfseg.dataset.folders import Folders, by_case, channels, is_file_name, with_suffix
 from cfseg.dataset.json_object import read_object
 from cfseg.dataset.label_names import ignore_from_names, label_map_from_names
 from cfseg.dataset.manifest import NAME, Manifest, ManifestCase, check_ignore, read_manifest
 from cfseg.dataset.problems import Problem
 from cfseg.errors import UsageError
+from cfseg.io import CHANNEL, stem
 from cfseg.labels import TUMOR
 
 _T = TypeVar("_T")

@@ -3,12 +3,12 @@
 FLARE has no such rule. nnU-Net names the value in ``dataset.json``: ``"labels": {"ignore": 15}``.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cfseg.errors import UsageError
+from cfseg.foreign import read_object
 from cfseg.labels import NAMES
 
 DESCRIPTION = "dataset.json"
@@ -56,11 +56,10 @@ def _described(ref: Path) -> tuple[Any, Path]:
 
 def _ignore_of(path: Path) -> Any:  # noqa: ANN401 - JSON
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        labels = read_object(path, finite=False).get("labels")
+    except (OSError, ValueError) as error:
         raise UsageError(
             f"{path} cannot be read, and it may name a value to ignore: {error}; repair it, or say "
             "the value with --ignore (0: none)"
         ) from error
-    labels = about.get("labels") if isinstance(about, dict) else None
     return labels.get("ignore") if isinstance(labels, dict) else None

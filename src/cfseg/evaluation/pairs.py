@@ -1,6 +1,5 @@
 """Which prediction belongs to which reference, and both as arrays on the reference's axes."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +9,8 @@ import numpy.typing as npt
 from cfseg.errors import InputError, UsageError
 from cfseg.evaluation.rules import RULES, Mode
 from cfseg.geometry import Geometry, TripleMm
-from cfseg.io import SourceGrid, files_in, read_label_map
+from cfseg.io import CHANNEL, SourceGrid, files_in, read_label_map, stem
 from cfseg.volume import LabelMap
-
-_SUFFIX = re.compile(r"\.nii(\.gz)*$|(\.seg)?\.(nrrd|nhdr)$|\.mh[ad]$", re.IGNORECASE)
-_CHANNEL = "_0000"
 
 _Ids = npt.NDArray[np.uint8]
 
@@ -52,7 +48,7 @@ def find_pairs(pred: Path, ref: Path) -> tuple[list[Pair], list[str]]:
     """
     references, predictions = _files(ref), _files(pred)
     if ref.is_file() and pred.is_file():
-        return [Pair(case_stem(ref), ref, pred)], []
+        return [Pair(stem(ref), ref, pred)], []
     left = dict(predictions)
     pairs = [Pair(case, path, _take(left, case)) for case, path in references.items()]
     if all(pair.pred is None for pair in pairs):
@@ -62,11 +58,6 @@ def find_pairs(pred: Path, ref: Path) -> tuple[list[Pair], list[str]]:
             code="E_NO_CASES",
         )
     return pairs, [path.name for path in left.values()]
-
-
-def case_stem(path: Path) -> str:
-    """Return the file's name without ``.nii``, ``.nii.gz`` or what other formats have."""
-    return _SUFFIX.sub("", path.name)
 
 
 @dataclass(frozen=True)
@@ -129,9 +120,10 @@ def read_pair(pred: Path | None, ref: Path, mode: Mode) -> Read:
 
 def _check_grids(prediction: LabelMap, reference: LabelMap, pred: Path, ref: Path) -> None:
     if not prediction.geometry.matches(reference.geometry):
+        one, other = prediction.geometry.in_words, reference.geometry.in_words
         raise UnreadableError(
-            f"the grids differ: prediction {pred.name} has {_grid(prediction)}, reference "
-            f"{ref.name} has {_grid(reference)}; resample the prediction to the reference's grid",
+            f"the grids differ: prediction {pred.name} has {one}, reference {ref.name} "
+            f"has {other}; resample the prediction to the reference's grid",
             code="E_GRID",
         )
 
@@ -158,23 +150,16 @@ def _zooms_mm(source: SourceGrid) -> TripleMm:
     return i, j, k
 
 
-def _grid(label_map: LabelMap) -> str:
-    geometry = label_map.geometry
-    spacing = ", ".join(f"{mm:.4g}" for mm in geometry.spacing_mm)
-    origin = ", ".join(f"{mm:.2f}" for mm in geometry.affine[:3, 3])
-    return f"shape {geometry.shape}, spacing ({spacing}) mm, origin ({origin}) mm along (z, y, x)"
-
-
 def _files(path: Path) -> dict[str, Path]:
     """Return the label maps of a folder, or the one file, by name without suffix, sorted."""
     if not path.exists():
         raise UsageError(f"there is no {path}; check the path")
     files: dict[str, Path] = {}
     for child in files_in(path):
-        stem = case_stem(child)
-        if stem in files:
-            raise UsageError(f"{files[stem].name} and {child.name} in {path} are the same case")
-        files[stem] = child
+        case = stem(child)
+        if case in files:
+            raise UsageError(f"{files[case].name} and {child.name} in {path} are the same case")
+        files[case] = child
     if not files:
         raise InputError(
             f"there is no label map in {path}; give a folder with CASE.nii.gz", code="E_NO_CASES"
@@ -183,7 +168,7 @@ def _files(path: Path) -> dict[str, Path]:
 
 
 def _take(left: dict[str, Path], case: str) -> Path | None:
-    for name in (case, f"{case}{_CHANNEL}", case.removesuffix(_CHANNEL)):
+    for name in (case, f"{case}{CHANNEL}", case.removesuffix(CHANNEL)):
         if name in left:
             return left.pop(name)
     return None

@@ -3,10 +3,20 @@
 from cfseg.io.atomic import make_folder, replacing, write_json, write_text, writing
 from cfseg.io.found import Ignored, Input, Listing
 from cfseg.io.listing import list_inputs, the_input
-from cfseg.io.names import case_id, case_names, files_in, is_scan_name, name_at, names_of
+from cfseg.io.names import (
+    CHANNEL,
+    case_id,
+    case_names,
+    files_in,
+    is_scan_name,
+    name_at,
+    names_of,
+    stem,
+)
 from cfseg.io.options import AS_IS, ReadingOptions
 from cfseg.io.scan import Scan, read_label_map, read_scan, scan_from_image
 from cfseg.io.source import SourceGrid
+from cfseg.io.stream import file_digest
 from cfseg.io.told import without_folders, without_paths
 from cfseg.io.write import (
     FORMATS,
@@ -18,6 +28,7 @@ from cfseg.io.write import (
 
 __all__ = [
     "AS_IS",
+    "CHANNEL",
     "FORMATS",
     "Ignored",
     "Input",
@@ -27,6 +38,7 @@ __all__ = [
     "SourceGrid",
     "case_id",
     "case_names",
+    "file_digest",
     "files_in",
     "is_label_map_name",
     "is_scan_name",
@@ -39,6 +51,7 @@ __all__ = [
     "read_scan",
     "replacing",
     "scan_from_image",
+    "stem",
     "the_input",
     "to_source_array",
     "without_folders",

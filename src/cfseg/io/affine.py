@@ -13,6 +13,8 @@ from cfseg.geometry import Triple
 from cfseg.io.options import ReadingOptions
 from cfseg.io.shear import angle_error
 
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""DICOM, MetaImage and NRRD count in the one, NIfTI in the other."""
 SNAP_SILENT = 1e-5
 SNAP_LIMIT = 1e-3
 SHEAR_LIMIT_DEGREES = 30.0

@@ -4,6 +4,9 @@ An archive is somebody else's: its names may lead out of the folder, its links a
 file may unpack to more than the disk holds. Only plain files come out, within stated limits.
 """
 
+import errno
+import gzip
+import lzma
 import shutil
 import stat
 import tarfile
@@ -15,10 +18,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
 from cfseg.errors import InputError, ResourceError
-from cfseg.io.stream import CHUNK
+from cfseg.io.stream import CHUNK, GZIP_MAGIC
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 MOST_ENTRIES = 200_000
@@ -27,9 +30,14 @@ MOST_RATIO = 200
 """No scan shrinks by so much; what does is a bomb."""
 SMALL_BYTES = 100 << 20
 """Up to this the ratio does not count: a label map of zeros shrinks a thousandfold."""
-
-
-_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, NotImplementedError)
+MOST_PADDING = 16 << 20
+"""What may follow the last entry of a tar archive; ordinary ones have 10 kB."""
+_DAMAGE = (
+    zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError,
+    NotImplementedError,
+)  # fmt: skip
+_NO_PLACE = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
+"""Errors of a name that cannot be made: too long, or a folder's and a file's at once."""
 
 
 @dataclass(frozen=True)
@@ -70,21 +78,17 @@ def unpack(path: Path) -> Unpacked:
         unpacked = Unpacked()
         with _opened(path) as (entries, opener):
             _unpack(path, unpacked.folder, entries, opener)
-    except (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        EOFError,
-        zlib.error,
-        NotImplementedError,
-    ) as error:
-        raise InputError(
-            f"{path} is damaged: {error}; copy or download it again", code="E_CORRUPT"
-        ) from error
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
     except RuntimeError as error:  # zipfile's word for a password
         raise InputError(
             f"{path} cannot be unpacked ({error}); unpack it yourself", code="E_FORMAT"
         ) from error
     except OSError as error:
+        if error.errno is None:  # bz2's word for damage
+            raise _damaged(path, error) from error
+        if error.errno in _NO_PLACE:
+            raise _refused(path, f"an entry's name cannot be made ({error.strerror})") from error
         raise ResourceError(
             f"{path} cannot be unpacked to {tempfile.gettempdir()}: {error.strerror}; free "
             "some space, or set TMPDIR to another place",
@@ -99,13 +103,38 @@ def _opened(path: Path) -> Iterator[tuple[Iterator[_Entry], "_Opener"]]:
         with zipfile.ZipFile(path) as archive:
             yield (_of_zip(info) for info in archive.infolist()), _Opener(archive)
     elif tarfile.is_tarfile(path):
-        with tarfile.open(path, "r|*") as archive:  # in one pass: a tar.gz cannot go back
-            yield (_of_tar(info) for info in archive), _Opener(archive)
+        with _inflated(path) as stream:
+            # In one pass: a tar.gz cannot go back.
+            with tarfile.open(fileobj=stream, mode="r|*") as archive:
+                yield (_of_tar(info) for info in archive), _Opener(archive)
+            _read_to_end(path, stream)
     else:
         raise InputError(
             f"{path} is not a zip or tar archive, whatever its name says; copy it again",
             code="E_FORMAT",
         )
+
+
+@contextmanager
+def _inflated(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file; what gzip packed comes out checked, which tarfile leaves undone."""
+    with path.open("rb") as file:
+        is_gzip = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        file.seek(0)
+        if is_gzip:
+            with gzip.GzipFile(fileobj=file) as stream:
+                yield cast(IO[bytes], stream)
+        else:
+            yield file
+
+
+def _read_to_end(path: Path, stream: IO[bytes]) -> None:
+    """Read what follows the last entry: the checksum comes behind it."""
+    left = MOST_PADDING
+    while chunk := stream.read(CHUNK):
+        left -= len(chunk)
+        if left < 0:
+            raise _refused(path, f"more than {MOST_PADDING >> 20} MiB follow its last entry")
 
 
 @dataclass(frozen=True)
@@ -181,6 +210,10 @@ def _copy(source: IO[bytes], made: IO[bytes], entry: _Entry, path: Path) -> None
         made.write(chunk)
     if left:
         raise EOFError(f"{entry.name} ends too early")
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} is damaged: {error}; copy or download it again", code="E_CORRUPT")
 
 
 def _refused(path: Path, why: str) -> InputError:

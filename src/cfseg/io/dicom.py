@@ -12,12 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
-import numpy as np
 import numpy.typing as npt
 
 from cfseg.errors import InputError
-from cfseg.io.affine import SNAP_LIMIT
+from cfseg.io.affine import LPS_TO_RAS
 from cfseg.io.dicom_acquisitions import split_acquisitions
 from cfseg.io.dicom_frames import Image, images_of, is_localizer
 from cfseg.io.dicom_pixels import offset_note, read_values
@@ -26,12 +24,9 @@ from cfseg.io.dicom_stored import stored_values
 from cfseg.io.dicom_tags import number, quiet
 from cfseg.io.nifti import StoredImage
 from cfseg.io.options import AS_IS, ReadingOptions
-from cfseg.io.shear import angle_error
 from cfseg.io.source import SourceGrid
-from cfseg.io.stream import CHUNK, open_regular
-
-LABEL_MAP_SIDE = np.iinfo(np.int16).max
-"""NIfTI-1, in which the label map is written, counts voxels with 16 bits."""
+from cfseg.io.stream import file_digest
+from cfseg.tables import listed
 
 
 def read_series(
@@ -56,7 +51,7 @@ def read_series(
         slices, chosen = _one_acquisition(slices, acquisition)
         slices, duplicates = drop_duplicates(slices, _pixels)
         stack, dropped = build_stack(slices, allow_gaps=options.allow_gaps)
-        source = SourceGrid.from_header(_header(stack), stack.shape, options)
+        source = SourceGrid.from_affine(LPS_TO_RAS @ stack.affine_lps, stack.shape, options)
         values = read_values(stack, options)
         about = [*offset_note(stack, options), *_announced(stack)]
     notes = [*localizers, *chosen, *duplicates, *dropped, *about]
@@ -93,7 +88,7 @@ def _slices(files: Sequence[Path]) -> tuple[list[Slice], list[str]]:
     slices = [make_slice(image) for image in images]
     if not localizers:
         return slices, []
-    names = ", ".join(image.name for image in localizers[:5])
+    names = listed([image.name for image in localizers])
     return slices, [f"localizer_skipped: {len(localizers)} frames are localizers: {names}"]
 
 
@@ -120,28 +115,6 @@ def _pixels(item: Slice) -> npt.NDArray[Any]:
     return next(stored_values([item.image]))
 
 
-def _header(stack: Stack) -> nib.Nifti1Header:
-    """Return the NIfTI header of the stack's grid, coded as scanner coordinates.
-
-    A qform cannot say that a gantry was tilted, so the sform alone does.
-    """
-    if max(stack.shape) > LABEL_MAP_SIDE:
-        raise InputError(
-            f"the series has {stack.shape} columns, rows and slices; of none can a label map have "
-            f"more than {LABEL_MAP_SIDE}: crop it",
-            code="E_TOO_LARGE",
-        )
-    header = nib.Nifti1Header()
-    header.set_data_shape(stack.shape)
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ stack.affine_lps
-    header.set_zooms(np.linalg.norm(affine[:3, :3], axis=0))
-    header.set_sform(affine, code=1)
-    if angle_error(affine) <= SNAP_LIMIT:
-        header.set_qform(affine, code=1)
-    header.set_xyzt_units("mm")
-    return header
-
-
 def _announced(stack: Stack) -> list[str]:
     """Return a note if the headers count more images than there are; missing ends show so alone."""
     announced = max(number(i.image.header, "ImagesInAcquisition") or 0 for i in stack.slices)
@@ -155,17 +128,10 @@ def _announced(stack: Stack) -> list[str]:
 
 def _digest(stack: Stack) -> str:
     """Return one digest of the files of the series and of its frames, whatever they are called."""
-    digests = {path: _file_digest(path) for path in {item.image.path for item in stack.slices}}
+    paths = {item.image.path for item in stack.slices}
+    digests = {path: bytes.fromhex(file_digest(path)) for path in paths}
     parts = [
         digests[item.image.path] + (b"" if item.image.frame is None else b"%d" % item.image.frame)
         for item in stack.slices
     ]
     return hashlib.sha256(b"".join(sorted(parts))).hexdigest()
-
-
-def _file_digest(path: Path) -> bytes:
-    digest = hashlib.sha256()
-    with open_regular(path) as handle:
-        while chunk := handle.read(CHUNK):
-            digest.update(chunk)
-    return digest.digest()

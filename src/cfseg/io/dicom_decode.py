@@ -78,9 +78,9 @@ def _check_stream(path: Path, frame: bytes, layout: PixelLayout) -> None:
         InputError: ``E_CORRUPT``, they differ.
     """
     jpeg = _jpeg_frame(frame)
-    # GDCM writes JPEG Extended with 16 bits, which JPEG has not, and then what overflows wraps.
+    # GDCM writes JPEG Extended with 16 bits, which the standard does not have, and overflows wrap.
     if layout.syntax == uid.JPEGExtended12Bit and (jpeg is None or jpeg[0] != 12):
-        raise corrupt(path, "its JPEG stream has not the 12 bits that JPEG Extended can have")
+        raise corrupt(path, "its JPEG stream does not have the 12 bits of JPEG Extended")
     size = jpeg[1:] if jpeg else _j2k_size(frame)
     if size is not None and size != (layout.rows, layout.columns):
         raise corrupt(

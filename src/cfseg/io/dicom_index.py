@@ -7,7 +7,7 @@ one thing: a file that is named like its neighbors and cannot be read is missing
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os.path import commonpath
 from pathlib import Path
@@ -16,10 +16,10 @@ from typing import Literal
 
 import numpy as np
 
-from cfseg.errors import InputError
+from cfseg.errors import CfsegError, InputError
 from cfseg.io.dicom import count_acquisitions
 from cfseg.io.dicom_tags import corrupt, header_of, number, numbers, quiet, text
-from cfseg.io.found import Ignored, Input, notes_beside
+from cfseg.io.found import Beside, Ignored, Input
 from cfseg.io.options import ReadingOptions
 
 _TAGS = (
@@ -163,12 +163,8 @@ def inputs_of(
         chosen = _chosen(several, ignored, options)
         found += [replace(it, notes=forced) for it in chosen]
     found = _told_apart(_without_lost(found, broken), images)
-    lost = [it for it in broken if not any(it.path.parent in _folders(one) for one in found)]
-    for folder in sorted({it.path.parent for it in lost}):
-        first = next(it for it in lost if it.path.parent == folder)
-        found.append(Input.refused(folder, _damaged(first)))
-    beside = [(*it.notes, *notes_beside(_folders(it), [*aside, *ignored])) for it in found]
-    return [replace(it, notes=notes) for it, notes in zip(found, beside, strict=True)], ignored
+    beside = Beside([*aside, *ignored])
+    return [replace(it, notes=(*it.notes, *beside.notes(_folders(it)))) for it in found], ignored
 
 
 def _forced(modality: str) -> str:
@@ -234,17 +230,21 @@ def _chosen(
 def _told_apart(found: list[Input], images: Sequence[IndexEntry]) -> list[Input]:
     """Give the scans of one folder suffixes: the numbers of their series, where these differ."""
     numbers = {image.series: re.sub(r"\W", "", image.number) for image in images}
-    told = []
+    there: dict[Path, set[str]] = defaultdict(set)
     for one in found:
-        here = sorted({it.series for it in found if it.path == one.path})
-        if len(here) > 1:
-            known = [numbers.get(series, "") for series in here]
-            if "" in known or len(set(known)) < len(known):
-                known = [str(place) for place in range(1, len(here) + 1)]
-            number = known[here.index(one.series)]
-            one = replace(one, suffix=f"_series{number}{one.suffix}")
-        told.append(one)
-    return told
+        there[one.path].add(one.series)
+    words = {folder: _words(sorted(series), numbers) for folder, series in there.items()}
+    return [replace(it, suffix=words[it.path][it.series] + it.suffix) for it in found]
+
+
+def _words(series: list[str], numbers: Mapping[str, str]) -> dict[str, str]:
+    """Return the suffix of each series of a folder, none for the only one."""
+    if len(series) == 1:
+        return {series[0]: ""}
+    known = [numbers.get(uid, "") for uid in series]
+    if "" in known or len(set(known)) < len(known):
+        known = [str(place) for place in range(1, len(series) + 1)]
+    return {uid: f"_series{number}" for uid, number in zip(series, known, strict=True)}
 
 
 def _fits(series: list[IndexEntry], wanted: str) -> bool:
@@ -268,7 +268,7 @@ def _acquisitions(series: list[IndexEntry], options: ReadingOptions) -> list[Inp
     try:
         with quiet():
             count = count_acquisitions(files)
-    except InputError as error:
+    except CfsegError as error:
         return [replace(one, refusal=error)]
     if count < 2:
         return [one]
@@ -309,16 +309,27 @@ def _row(series: list[IndexEntry]) -> str:
 def _without_lost(found: list[Input], broken: Sequence[Broken]) -> list[Input]:
     """Refuse each series beside which a file lies that should be one of its own.
 
-    It is one of the series that its name is like, or else it may be one of any in its folder.
+    It is one of the series that its name is like, or else it may be one of any in its folder; where
+    there is none, the folder is refused.
     """
+    if not broken:
+        return found
     refused = list(found)
+    places: dict[Path, list[int]] = defaultdict(list)
+    for index, one in enumerate(found):
+        for folder in _folders(one):
+            places[folder].append(index)
+    shapes = [{name_shape(path) for path in one.files} for one in found]
+    alone: dict[Path, Broken] = {}
     for lost in broken:
-        near = [i for i, it in enumerate(found) if lost.path.parent in _folders(it)]
-        like = [i for i in near if name_shape(lost.path) in map(name_shape, found[i].files)]
-        for i in like or near:
-            if refused[i].refusal is None:
-                refused[i] = replace(found[i], refusal=_damaged(lost))
-    return refused
+        near = places.get(lost.path.parent, [])
+        like = [index for index in near if name_shape(lost.path) in shapes[index]]
+        for index in like or near:
+            if refused[index].refusal is None:
+                refused[index] = replace(found[index], refusal=_damaged(lost))
+        if not near:
+            alone.setdefault(lost.path.parent, lost)
+    return refused + [Input.refused(folder, _damaged(alone[folder])) for folder in sorted(alone)]
 
 
 def _damaged(lost: Broken) -> InputError:

@@ -18,6 +18,7 @@ from cfseg.geometry import Triple
 from cfseg.io.dicom_frames import Image
 from cfseg.io.dicom_tags import as_shown, numbers
 from cfseg.io.gaps import Filling, even_spacing, filling
+from cfseg.tables import listed
 
 SAME_PLACE_MM = 1e-3
 SAME_DIRECTION = 1e-3
@@ -162,7 +163,7 @@ def drop_duplicates(
             dropped.append(item.image.name)
     if not dropped:
         return kept, []
-    return kept, [f"duplicates_dropped: {len(dropped)} identical slices: {', '.join(dropped[:5])}"]
+    return kept, [f"duplicates_dropped: {len(dropped)} identical slices: {listed(dropped)}"]
 
 
 def _same_place(a: Slice, b: Slice) -> bool:
@@ -232,7 +233,7 @@ def _main_orientation(slices: list[Slice]) -> tuple[list[Slice], list[str]]:
             "files of one volume only",
             code="E_GEOMETRY",
         )
-    names = ", ".join(item.image.name for item in strays[:5])
+    names = listed([item.image.name for item in strays])
     kept = [item for item, same in zip(slices, near, strict=True) if same]
     return kept, [f"localizer_skipped: {len(strays)} slices of another orientation: {names}"]
 

@@ -9,9 +9,10 @@ import math
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO, TypeVar, cast
 
 from cfseg.errors import InputError, UsageError
@@ -42,13 +43,38 @@ _Tags = list[BaseTag | int] | None
 _T = TypeVar("_T")
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
+class _Quiet:
+    """Keeps warnings off while at least one thread is inside.
+
+    The filters are those of the whole process: threads that come and go in any order must not each
+    put back what they found.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._filters = Lock(), 0, warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                # By category, as pydicom puts its warnings into the name of whoever called it.
+                warnings.filterwarnings("ignore", category=UserWarning)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._filters.__exit__(None, None, None)
+
+
+_quiet = _Quiet()
+
+
+def quiet() -> AbstractContextManager[None]:
     """Keep pydicom's remarks on irregular but readable values off the user's screen."""
-    with warnings.catch_warnings():
-        # By category, as pydicom puts its warnings into the name of whoever called it.
-        warnings.filterwarnings("ignore", category=UserWarning)
-        yield
+    return _quiet
 
 
 def corrupt(path: Path, what: str) -> InputError:

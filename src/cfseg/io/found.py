@@ -1,6 +1,6 @@
 """What a listing of files finds: scans to be read, and what was left aside and why."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Self
 
 from cfseg.errors import CfsegError, InputError
 from cfseg.io.archives import Unpacked
+from cfseg.tables import listed
 
 
 @dataclass(frozen=True)
@@ -109,23 +110,38 @@ class Listing:
         return dict(Counter(entry.reason for entry in self.ignored).most_common())
 
 
-def notes_beside(folders: Iterable[Path], ignored: Iterable[Ignored]) -> tuple[str, ...]:
-    """Return the notes of a scan about what was left aside in its folders."""
-    there = set(folders)
-    words = {
-        "files_skipped": "hold no image",
-        "modality_skipped": "are of another modality",
-        "localizer_skipped": "are localizers",
-    }
-    names: dict[str, list[str]] = {word: [] for word in words}
-    for entry in ignored:
-        if entry.note and entry.path.parent in there:
-            names[entry.note].append(entry.path.name)
-    return tuple(
-        f"{word}: {len(found)} files {words[word]}: {_some(found)}"
-        for word, found in names.items()
-        if found
-    )
+_WORDS = {
+    "files_skipped": "hold no image",
+    "modality_skipped": "are of another modality",
+    "localizer_skipped": "are localizers",
+}
+
+
+class Beside:
+    """The notes of scans about what was left aside in their folders.
+
+    Args:
+        ignored: everything that was left aside.
+    """
+
+    def __init__(self, ignored: Iterable[Ignored]) -> None:
+        self._names: dict[tuple[Path, str], list[str]] = defaultdict(list)
+        for entry in ignored:
+            if entry.note:
+                self._names[entry.path.parent, entry.note].append(entry.path.name)
+
+    def notes(self, folders: Iterable[Path]) -> tuple[str, ...]:
+        """Return the notes of a scan whose files lie in these folders."""
+        there = sorted(folders)
+        found = {
+            word: [name for folder in there for name in self._names.get((folder, word), ())]
+            for word in _WORDS
+        }
+        return tuple(
+            f"{word}: {len(names)} files {_WORDS[word]}: {listed(names)}"
+            for word, names in found.items()
+            if names
+        )
 
 
 def nothing_in(folder: Path, ignored: Iterable[Ignored]) -> InputError:
@@ -137,7 +153,3 @@ def nothing_in(folder: Path, ignored: Iterable[Ignored]) -> InputError:
         "DICOM series, archives of them, or folders that hold them at any depth",
         code="E_FORMAT",
     )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -213,7 +213,8 @@ def _check_body(scanned: _Sample) -> None:
 def _window_notes(scanned: _Sample) -> tuple[str, ...]:
     """Refuse an image without air that was rescaled; note one that can be a CT with a window.
 
-    What is neither clipped nor fills a byte is a crop of the body, or water.
+    What is neither clipped nor begins where a byte does is a crop of the body, or water. A crop
+    without any fat that begins at 0 by chance is refused with the rest: no whole scan looks so.
     """
     low, high = scanned.low, scanned.high
     signed, unsigned = (abs(low - b[0]) <= 1 and high <= b[1] + 1 for b in reversed(BYTES))

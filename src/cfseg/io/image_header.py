@@ -47,7 +47,7 @@ class ImageHeader:
 
 
 def numbers(text: str, what: str, count: int) -> npt.NDArray[np.float64]:
-    """Return the numbers of a field.
+    """Return the numbers of a field; NaN stands in NRRD for what is not known.
 
     Args:
         text: the field's value.
@@ -61,9 +61,24 @@ def numbers(text: str, what: str, count: int) -> npt.NDArray[np.float64]:
         found = np.array([float(word) for word in re.split(r"[\s,]+", text.strip())])
     except ValueError:
         found = np.empty(0)
-    if found.size != count:
-        raise InputError(f"the header's {what} is {text!r}", code="E_CORRUPT")
+    if found.size != count or np.isinf(found).any():
+        raise _no_value(text, what)
     return found
+
+
+def whole(text: str, what: str) -> int:
+    """Return the whole number of a field.
+
+    Raises:
+        InputError: ``E_CORRUPT``, it is something else.
+    """
+    return _whole(numbers(text, what, 1), text, what)[0]
+
+
+def _whole(found: npt.NDArray[np.float64], text: str, what: str) -> list[int]:
+    if (found != np.rint(found)).any():
+        raise _no_value(text, what)
+    return [int(n) for n in found]
 
 
 def sizes(text: str, what: str, count: int) -> Triple:
@@ -73,21 +88,25 @@ def sizes(text: str, what: str, count: int) -> Triple:
         InputError: ``E_CORRUPT`` for what is no size, ``E_NDIM`` for fewer or more than three axes,
             ``E_TOO_FEW_SLICES`` for none along one.
     """
-    found = numbers(text, what, count)
-    if (found < 0).any() or (found != np.rint(found)).any():
-        raise InputError(f"the header's {what} is {text!r}", code="E_CORRUPT")
-    shape = tuple(int(n) for n in found)
+    shape = _whole(numbers(text, what, count), text, what)
+    if min(shape, default=0) < 0:
+        raise _no_value(text, what)
     if count != 3:
         raise InputError(
-            f"the image has {count} dimension(s), {list(shape)}; a CT volume has three: save it as "
+            f"the image has {count} dimension(s), {shape}; a CT volume has three: save it as "
             "an image of its own",
             code="E_NDIM",
         )
     if 0 in shape:
-        raise InputError(
-            f"the image has no voxels: its shape is {list(shape)}", code="E_TOO_FEW_SLICES"
-        )
+        raise InputError(f"the image has no voxels: its shape is {shape}", code="E_TOO_FEW_SLICES")
     return shape[0], shape[1], shape[2]
+
+
+def _no_value(text: str, what: str) -> InputError:
+    return InputError(
+        f"the header's {what} is {text[:60]!r}; repair it, or save the image again",
+        code="E_CORRUPT",
+    )
 
 
 def beside(header: Path, name: str) -> Path:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cfseg.errors import InputError, ResourceError, UsageError, is_out_of_memory
-from cfseg.io.affine import assumed_affine, no_orientation, unit_notes
+from cfseg.io.affine import LPS_TO_RAS, assumed_affine, no_orientation, unit_notes
 from cfseg.io.image_header import MOST_BYTES, ImageHeader
 from cfseg.io.memory import check_memory, check_voxels
 from cfseg.io.metaimage import is_metaimage, parse_metaimage
@@ -24,10 +24,9 @@ from cfseg.io.nrrd import is_nrrd, nrrd_fields, parse_nrrd
 from cfseg.io.options import AS_IS, ReadingOptions
 from cfseg.io.segments import segments_of
 from cfseg.io.source import SourceGrid
-from cfseg.io.stream import DEFLATE_LIMIT, GZIP, ZLIB, CheckedStream, open_regular
+from cfseg.io.stream import DEFLATE_LIMIT, GZIP, ZLIB, CheckedStream, file_digest, open_regular
 from cfseg.io.values import scaled
 
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _MM = ("mm", "millimeter", "millimeters", "millimetre", "?", "")
 _WRITERS = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO"}
 _SUFFIXES = {"NrrdImageIO": (".nrrd", ".nhdr"), "MetaImageIO": (".mha", ".mhd")}
@@ -199,8 +198,7 @@ def _checked_digest(path: Path, header: ImageHeader) -> str:
         if error.code != "E_MISSING":
             raise
         raise _corrupt(path, f"its data, {header.data_file.name}, is not there") from error
-    both = hashlib.sha256(path.read_bytes()).digest() + bytes.fromhex(data)
-    return hashlib.sha256(both).hexdigest()
+    return hashlib.sha256(bytes.fromhex(file_digest(path) + data)).hexdigest()
 
 
 def _count(stream: CheckedStream, header: ImageHeader) -> str:

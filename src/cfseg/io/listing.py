@@ -16,6 +16,7 @@ from cfseg.io.found import Ignored, Input, Listing, nothing_in
 from cfseg.io.label_like import is_label_map
 from cfseg.io.names import has_dicom_head, is_scan_name
 from cfseg.io.options import AS_IS, ReadingOptions
+from cfseg.tables import listed
 
 if TYPE_CHECKING:
     from cfseg.io.dicom_index import Broken, IndexEntry
@@ -48,7 +49,7 @@ def list_inputs(
     paths = [Path(path) for path in paths]
     missing = [path for path in paths if not os.path.lexists(path)]
     if paths and len(missing) == len(paths):
-        raise UsageError(f"there is no {', no '.join(map(str, missing[:5]))}; check the paths")
+        raise UsageError(f"there is no {listed(list(map(str, missing)))}; check the paths")
     search = _Search(options, None if skip is None else skip.absolute(), on_look)
     inputs: dict[tuple[str, str, int], Input] = {}
     for path in paths:
@@ -67,9 +68,9 @@ def the_input(path: Path, options: ReadingOptions = AS_IS) -> Input:
         return Input(path)
     listing = list_inputs([path], options) if os.path.lexists(path) else Listing((Input(path),))
     if len(listing.inputs) > 1:
-        there = ", ".join(one.shown.name for one in listing.inputs[:5])
+        there = listed([one.shown.name for one in listing.inputs])
         raise InputError(
-            f"{path} holds {len(listing.inputs)} scans ({there}, ...); give one of them",
+            f"{path} holds {len(listing.inputs)} scans ({there}); give one of them",
             code="E_MULTI_SERIES",
         )
     return listing.inputs[0]
@@ -84,23 +85,27 @@ class _Search:
     on_look: OnLook | None
     ignored: list[Ignored] = field(default_factory=list)
     looked: int = 0
+    is_packed: bool = False
+    """Whether an archive is being looked into; one inside of it may hold itself, without end."""
 
     def named(self, path: Path) -> list[Input]:
         """Return the scans of a path that somebody named."""
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112 - Path's raises where it may not look
             return self._below(path)
-        if is_archive_name(path) and path.is_file():
+        if is_archive_name(path) and os.path.isfile(path):  # noqa: PTH113
             return self._in_archive(path, named=True)
-        if path.is_file() and has_dicom_head(path):
-            return self._dicom_file(path)
-        return [Input(path)]
+        return self._dicom_file(path) if has_dicom_head(path) else [Input(path)]
 
     def _dicom_file(self, path: Path) -> list[Input]:
         """Return a single DICOM file: a volume if it has several frames."""
-        images, broken = self._look_at([path])
-        if broken or not images or images[0].frames < 2:
-            return [Input(path)]  # reading it says what is wrong
-        return self._sorted(images, [])
+        try:
+            images, _ = self._look_at([path])
+        except UsageError as error:  # the extra is missing
+            return [Input.refused(path, error)]
+        is_volume = bool(images) and images[0].frames > 1 and not images[0].kind
+        return (
+            self._sorted(images, []) if is_volume else [Input(path)]
+        )  # reading says what is wrong
 
     def _below(self, root: Path) -> list[Input]:
         """Return the scans below a folder: files in order, then DICOM series."""
@@ -116,6 +121,8 @@ class _Search:
                     self.ignored.append(Ignored(path, "DICOMDIR", "files_skipped"))
                 elif is_scan_name(path):
                     inputs += self._image_file(path, is_top=folder == root)
+                elif is_archive_name(path) and self.is_packed:
+                    self.ignored.append(Ignored(path, "archive inside of an archive"))
                 elif is_archive_name(path):
                     inputs += self._in_archive(path, named=False)
                 else:
@@ -158,15 +165,18 @@ class _Search:
             shown = [folder / entry.name for entry in entries if not entry.name.startswith(".")]
             if folder != root and self._is_of_results(folder):
                 continue
-            below = [path for path in shown if _is_folder(path)]
-            waiting += reversed(below)
-            yield folder, [path for path in shown if path not in set(below)]
+            below = {path: os.path.isdir(path) for path in shown}  # noqa: PTH112 - as in named
+            waiting += reversed([path for path, is_folder in below.items() if is_folder])
+            yield folder, [path for path, is_folder in below.items() if not is_folder]
 
     def _is_of_results(self, folder: Path) -> bool:
         if self.skip is not None and folder.absolute() == self.skip:
             self.ignored.append(Ignored(folder, "the output folder"))
             return True
-        if (folder / ".inputs").is_dir() or (folder / "status").is_dir():
+        # An export may well have a folder called status: that alone says nothing.
+        marks = (folder / ".inputs", folder / "status")
+        hidden, status = map(os.path.isdir, marks)
+        if hidden or (status and any(folder.glob("summary*.json"))):
             self.ignored.append(Ignored(folder, "results of cfseg"))
             return True
         return False
@@ -184,8 +194,11 @@ class _Search:
             unpacked = unpack(path)
         except CfsegError as error:
             return [Input.refused(path, error)]
-        folder = unpacked.folder
-        found = self._below(folder)
+        folder, self.is_packed = unpacked.folder, True
+        try:
+            found = self._below(folder)
+        finally:
+            self.is_packed = False
         inside = [it for it in found if it.path != folder or it.files]
         self.ignored[before:] = [
             Ignored(path / it.path.relative_to(folder), it.reason) for it in self.ignored[before:]
@@ -234,13 +247,6 @@ class _Search:
         found, ignored = inputs_of(images, broken, self.ignored, self.options)
         self.ignored += ignored
         return found
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return stat.S_ISDIR(path.stat().st_mode)
-    except OSError:  # a link that leads nowhere, or to itself
-        return False
 
 
 def _unreadable(path: Path, error: OSError) -> InputError:

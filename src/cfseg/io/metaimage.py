@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from cfseg.errors import InputError
-from cfseg.io.image_header import ImageHeader, beside, numbers, sizes, unsupported
+from cfseg.io.image_header import ImageHeader, beside, numbers, sizes, unsupported, whole
 
 _LINE = re.compile(rb"[ \t]*([^=:\r\n]+?)[ \t]*[=:][ \t]*([^\r\n]*?)[ \t]*(?:\r?\n|\Z)")
 _TYPES = {
@@ -33,7 +33,7 @@ def parse_metaimage(head: bytes, path: Path) -> ImageHeader:
         InputError: it is broken, or of a kind that is not read.
     """
     fields, end = _fields(head)
-    count = int(numbers(fields.get("NDims", ""), "NDims", 1)[0])
+    count = whole(fields.get("NDims", ""), "NDims")
     shape = sizes(fields.get("DimSize", ""), "DimSize", count)
     channels = fields.get("ElementNumberOfChannels", "1")
     kind = fields.get("ElementType", "")
@@ -55,7 +55,7 @@ def parse_metaimage(head: bytes, path: Path) -> ImageHeader:
     if name.upper().startswith("LIST") or "%" in name:
         raise unsupported(f"{path} is spread over several files")
     is_local = name.upper() == "LOCAL"
-    skip = int(numbers(fields.get("HeaderSize", "0"), "HeaderSize", 1)[0])
+    skip = whole(fields.get("HeaderSize", "0"), "HeaderSize")
     return ImageHeader(
         image_io="MetaImageIO",
         shape=shape,

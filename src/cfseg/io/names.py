@@ -15,7 +15,8 @@ _SUFFIX = re.compile(
     re.IGNORECASE,
 )
 _SCAN_NAME = re.compile(r"\.nii(\.gz)*$|\.(nrrd|nhdr|mha|mhd)$", re.IGNORECASE)
-_CHANNEL = re.compile(r"_0000$")
+CHANNEL = "_0000"
+"""What nnU-Net puts behind the case's name for a scan's first channel; a CT has no other."""
 _PREAMBLE = 132
 MOST_BYTES = 120
 """Of a case's name: what is put before and behind it must fit into the 255 of a file's."""
@@ -29,12 +30,18 @@ def case_id(path: Path) -> str:
 
     Characters other than letters, digits, ``-``, ``_`` and ``.`` become ``_``.
     """
-    return cleaned(_stem(path))
+    return cleaned(_case(path))
 
 
-def _stem(path: Path) -> str:
-    name = path.name if path.name not in ("", "..") else path.resolve().name
-    return name if path.is_dir() else _CHANNEL.sub("", _SUFFIX.sub("", name))
+def _case(path: Path) -> str:
+    whole = path if path.name not in ("", "..") else path.resolve()
+    # Unlike Path.is_dir, isdir takes a path that may not be looked at.
+    return whole.name if os.path.isdir(path) else stem(whole).removesuffix(CHANNEL)  # noqa: PTH112
+
+
+def stem(path: Path) -> str:
+    """Return a file's name without ``.nii``, ``.nii.gz`` or what other formats have."""
+    return _SUFFIX.sub("", path.name)
 
 
 def cleaned(name: str) -> str:
@@ -54,8 +61,8 @@ def names_of(path: Path) -> tuple[str, ...]:
 
     A label map ``x_0000.nii.gz`` is that of a CT ``x_0000_0000.nii.gz`` or else of a case ``x``.
     """
-    stem = _SUFFIX.sub("", path.name)
-    return tuple(dict.fromkeys(cleaned(name) for name in (stem, _CHANNEL.sub("", stem))))
+    own = stem(path)
+    return tuple(dict.fromkeys(cleaned(name) for name in (own, own.removesuffix(CHANNEL))))
 
 
 def case_names(inputs: Sequence[Input]) -> dict[Input, str]:
@@ -90,13 +97,13 @@ def _parents(found: Input) -> tuple[str, ...]:
 def name_at(found: Input, depth: int) -> str:
     """Return the name of an input's case with so many parent folders in front."""
     above = _parents(found)
-    own = _stem(found.shown) if not found.files else _folder_name(found)
+    own = _case(found.shown) if not found.files else _folder_name(found)
     return cleaned(JOIN.join((*above[len(above) - depth :], own)) + found.suffix)
 
 
 def _folder_name(found: Input) -> str:
-    name = found.shown.name if found.shown.name not in ("", "..") else found.shown.resolve().name
-    return _SUFFIX.sub("", name) if found.archive == found.shown else name
+    whole = found.shown if found.shown.name not in ("", "..") else found.shown.resolve()
+    return stem(whole) if found.archive == found.shown else whole.name
 
 
 def is_scan_name(path: Path) -> bool:

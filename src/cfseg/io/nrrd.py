@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cfseg.errors import InputError
-from cfseg.io.image_header import Encoding, ImageHeader, beside, numbers, sizes, unsupported
+from cfseg.io.image_header import Encoding, ImageHeader, beside, numbers, sizes, unsupported, whole
 
 _TYPES = {
     "i1": "signed char, int8, int8_t",
@@ -52,7 +52,7 @@ def parse_nrrd(head: bytes, path: Path) -> ImageHeader:
         InputError: it is broken, or of a kind that is not read.
     """
     fields, end = _fields(head)
-    count = int(numbers(fields.get("dimension", ""), "dimension", 1)[0])
+    count = whole(fields.get("dimension", ""), "dimension")
     shape = sizes(fields.get("sizes", ""), "sizes", count)
     axes, spacing = _axes(fields)
     kind = fields.get("type", "")
@@ -135,7 +135,7 @@ def _place(
 ) -> tuple[Path | None, int]:
     """Return the file that holds the data, None if it is this one, and where that begins."""
     name = fields.get("data file", fields.get("datafile"))
-    skip = int(numbers(fields.get("byte skip", fields.get("byteskip", "0")), "byte skip", 1)[0])
+    skip = whole(fields.get("byte skip", fields.get("byteskip", "0")), "byte skip")
     lines = fields.get("line skip", fields.get("lineskip", "0"))
     if lines != "0" or (skip and encoding != "raw"):
         raise unsupported(f"{path} has something in front of its data")

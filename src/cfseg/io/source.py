@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.orientations import io_orientation
 
+from cfseg.errors import InputError
 from cfseg.geometry import Geometry, Triple
 from cfseg.io.affine import SNAP_LIMIT, check_affine, shear_degrees, snapped, stored_affine
 from cfseg.io.hounsfield import AIR_HU
@@ -26,6 +27,8 @@ from cfseg.io.shear import angle_error, orthogonal_grid, resample
 RAS_TO_ZYX = np.array([[0, 0, 1, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
 """(x right, y front, z up) to (z up, y back, x left): a swap and two signs."""
 
+LABEL_MAP_SIDE = np.iinfo(np.int16).max
+"""NIfTI-1, in which a label map is written, counts voxels with 16 bits."""
 _T = TypeVar("_T", bound=np.generic)
 _Affine = npt.NDArray[np.float64]
 
@@ -95,6 +98,12 @@ class SourceGrid:
             InputError: ``E_GEOMETRY`` where the affine is broken or sheared too far, ``E_SPACING``
                 and ``E_TOO_FEW_SLICES`` where it cannot be a CT's, ``E_TOO_LARGE``.
         """
+        if max(shape) > LABEL_MAP_SIDE:
+            raise InputError(
+                f"the scan has {shape} voxels; along no axis can a label map have more than "
+                f"{LABEL_MAP_SIDE}: crop it",
+                code="E_TOO_LARGE",
+            )
         check_affine(affine)
         return cls._of(_coded_header(affine, shape), affine, notes, shape, options)
 

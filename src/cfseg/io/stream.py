@@ -10,6 +10,7 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -49,7 +50,7 @@ _KINDS: tuple[tuple[bytes, str], ...] = (
 )
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading, without ever waiting on a pipe.
 
     Raises:
@@ -75,6 +76,19 @@ def open_regular(path: Path) -> BinaryIO:
         os.close(handle)
         raise InputError(f"{path} is not a regular file", code="E_FORMAT")
     return os.fdopen(handle, "rb")
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file's bytes.
+
+    Raises:
+        InputError: as :func:`open_regular`; ``E_READ`` if the disk fails.
+    """
+    try:
+        with open_regular(path) as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", code="E_READ") from error
 
 
 def _special(mode: int) -> str:

@@ -1,4 +1,4 @@
-"""What may be kept of a message: no folder of it, as that may name a patient."""
+"""Messages without the folders in them, as these may name a patient."""
 
 import re
 from os.path import realpath

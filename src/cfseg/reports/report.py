@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cfseg.batch import find_input
+from cfseg.batch import find_input, inputs_by_case
 from cfseg.errors import InputError, exit_code
 from cfseg.evaluation.flare import evaluate
 from cfseg.findings.measure import find
 from cfseg.findings.record import as_record
-from cfseg.io import Scan, read_label_map, read_scan, without_paths, write_text
+from cfseg.io import Input, Scan, read_label_map, read_scan, without_paths, write_text
 from cfseg.reports.case_page import CaseView, Images, case_page
 from cfseg.reports.cohort_page import cohort_page
 from cfseg.reports.outputs import CaseOutput, read_outputs
@@ -70,10 +70,11 @@ def write_report(
     """
     to = to or out / "report"
     read_outputs(out)  # before any work: is there something to report of?
+    known = {} if images is None else inputs_by_case(images)
     outputs = read_outputs(out, reference, _scores(out, reference, to))
     views, pages, incomplete = [], {}, {}
     for number, output in enumerate(outputs, start=1):
-        view, seen = _look(out, output, images)
+        view, seen = _look(out, output, known)
         pages[output.case] = to / "cases" / output.page
         write_text(pages[output.case], case_page(view, seen))
         views.append(view)
@@ -95,13 +96,15 @@ def _scores(out: Path, reference: Path | None, to: Path) -> dict[str, Any] | Non
     return found
 
 
-def _look(out: Path, output: CaseOutput, images: Path | None) -> tuple[CaseView, Images | None]:
+def _look(
+    out: Path, output: CaseOutput, known: Mapping[str, Input]
+) -> tuple[CaseView, Images | None]:
     """Read what there is of a case and measure it; what is not there becomes a problem to show."""
     problems = [output.problem] if output.problem else []
     if output.label_map is None:
         return CaseView(output, None, tuple(problems)), None
     try:
-        scan = read_scan(find_input(out, output.case, images))
+        scan = read_scan(find_input(out, output.case, known))
         prediction, _ = read_label_map(output.label_map)
         found = find(
             output.case, scan.volume, prediction, scan.source, output.status.get("agreement")

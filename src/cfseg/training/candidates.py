@@ -1,6 +1,5 @@
 """Weights of a trained network that may go into the bundle."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,6 +10,7 @@ import torch
 from cfseg.bundle.checkpoints import read_checkpoint
 from cfseg.bundle.nnunet_v2 import checkpoint_file, read_model_folder
 from cfseg.inference.predictor import Stage
+from cfseg.io import file_digest
 from cfseg.networks.backends import Backend, load
 from cfseg.plan import ROLES, Role
 from cfseg.training.keep import kept_checkpoints
@@ -69,7 +69,7 @@ def candidates_of(
         Candidate(
             name,
             epoch,
-            _sha256(checkpoint_file(model, None, name)),
+            file_digest(checkpoint_file(model, None, name)),
             partial(load_network_of, model, network, name, device, stop, backend),
             backend,
         )
@@ -114,8 +114,3 @@ def role_of(network: str) -> Role:
         if network in NETWORKS and network.startswith(role):
             return role
     raise ValueError(f"no network is called {network!r}; they are {', '.join(NETWORKS)}")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

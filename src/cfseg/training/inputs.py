@@ -1,6 +1,5 @@
 """What decides the outcome of each step, so that a step is done again only when it has to be."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +8,7 @@ from pydantic import Field, TypeAdapter
 
 from cfseg.dataset.cases import Case
 from cfseg.foreign import read_object
-from cfseg.io import write_json
+from cfseg.io import file_digest, write_json
 from cfseg.plan import ROLES, Frozen
 from cfseg.recipes.training import StageTraining, Training
 
@@ -62,8 +61,7 @@ class Digests:
         before = self.known.get(key)
         if before is not None and before[:2] == stamp:
             return str(before[2])
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = file_digest(path)
         self.known[key], self.is_new = [*stamp, digest], True
         return digest
 

@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 
 from cfseg import __version__
-from cfseg.batch import file_digest, stamp
+from cfseg.batch import stamp
 from cfseg.dataset.cases import Case, case_or_problem, each, refuse_empty
 from cfseg.dataset.folders import is_file_name
 from cfseg.dataset.groups import group
@@ -38,6 +38,7 @@ from cfseg.io import (
     ReadingOptions,
     Scan,
     SourceGrid,
+    file_digest,
     label_image,
     make_folder,
     read_scan,
@@ -274,7 +275,7 @@ class _Labeller:
         """Return what counts of a case, for the next run to compare."""
         try:
             truth = "" if case.label is None else file_digest(case.label)
-        except OSError:
+        except InputError:
             truth = ""  # reading it will say what is wrong
         known = {
             "annotated": sorted(case.annotated),
