@@ -16,8 +16,8 @@ EXTREMES: dict[str, tuple[float, ...]] = {
 """Numbers of each form of :mod:`struct` that people forget."""
 WORDS = (
     "", "0", "-1", "1", "3", "0.5", "nan", "inf", "1e999", "1e-300", "9" * 5000, "1 1 1 1", "1e9",
-    "true", "x", "\x00", "é", "\u202e", "(", "[" * 2000, '"', "%05d", "LIST", "../../x", "/dev/zero",
-    "a" * 70_000, "none", "{", "=", ":",
+    "true", "x", "\x00", "é", "\u202e", "(", "[" * 2000, '"', "%05d", "LIST", "../../x",
+    "/dev/zero", "a" * 70_000, "none", "1e300", " " * 20_000 + "x", "(1 " * 20_000, "{", "=", ":",
 )  # fmt: skip
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 

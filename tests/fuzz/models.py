@@ -9,15 +9,22 @@ from functools import cache
 from pathlib import Path
 
 from small_models import (
-    NEW_NETWORK, OLD_NETWORK, ORGANS, ORGANS_AND_TUMOR, dataset_json, plans_json, random_weights,
-    small_plan, write_model_folder,
+    NEW_NETWORK,
+    OLD_NETWORK,
+    ORGANS,
+    ORGANS_AND_TUMOR,
+    dataset_json,
+    plans_json,
+    random_weights,
+    small_plan,
+    write_model_folder,
 )  # fmt: skip
+from tests.fuzz.damage import damaged
 
 from cfseg.bundle.bundle import write_bundle
 from cfseg.bundle.manifest import MANIFEST, sha256_of
 from cfseg.recipes.recipe import Cascade
 from mutants import mutant
-from tests.fuzz.damage import damaged
 
 CHECKPOINT = "fold_0/checkpoint_final.pth"
 

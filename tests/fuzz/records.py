@@ -12,11 +12,11 @@ from typing import Any
 from small_cohorts import FIVE, cohort
 from small_models import dataset_json
 from test_damaged_records import RECORD
+from tests.fuzz.damage import damaged, rewritten
 
 from cfseg.findings.files import case_file
 from cfseg.recipes import recipe
 from mutants import mutant
-from tests.fuzz.damage import damaged, rewritten
 
 STATUS = {
     "case": "x", "state": "done", "code": "", "message": "", "notes": ["a: note"], "notice": "No.",

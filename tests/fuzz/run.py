@@ -3,7 +3,6 @@
 import faulthandler
 import random
 import resource
-import shutil
 import signal
 import tempfile
 import threading
@@ -17,8 +16,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from time import perf_counter
 
-from cfseg.errors import RESOURCE_CODES
 from tests.fuzz.kinds import KINDS, attempt
+
+from cfseg.errors import RESOURCE_CODES
 
 MOST_SECONDS = 10.0
 MOST_MB = 2000

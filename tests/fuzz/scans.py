@@ -18,11 +18,23 @@ from small_series import compressed, save_one, series
 from small_streams import CODECS, noise
 from test_itk import mha, nrrd
 from test_nifti_refusals import (
-    BITPIX, DATATYPE, DIM, INTER, PACKED, PIXDIM, QFORM_CODE, QUATERN, SFORM_CODE, SLOPE, SROW,
-    UNITS, VOX_OFFSET, plain, sheared,
+    BITPIX,
+    DATATYPE,
+    DIM,
+    INTER,
+    PACKED,
+    PIXDIM,
+    QFORM_CODE,
+    QUATERN,
+    SFORM_CODE,
+    SLOPE,
+    SROW,
+    UNITS,
+    VOX_OFFSET,
+    plain,
+    sheared,
 )  # fmt: skip
 from test_segments import segmentation
-
 from tests.fuzz.damage import damaged, rewritten, with_extremes
 
 NIFTI1_FIELDS = (
@@ -87,7 +99,7 @@ def itk_files() -> dict[str, tuple[bytes, bytes]]:
     """Header and body of MetaImage and NRRD files of each encoding."""
     body = ct().tobytes(order="F")
     packed, deflated = gzip.compress(body, 1), zlib.compress(body, 1)
-    names = {1: "liver", 2: "spleen", 3: "something else"}
+    ids, names = labels() % 4, {1: "liver", 2: "spleen", 3: "something else"}
     return {
         "nrrd": (nrrd(b""), body),
         "gzip.nrrd": (nrrd(b"", encoding="gzip"), packed),
@@ -96,7 +108,7 @@ def itk_files() -> dict[str, tuple[bytes, bytes]]:
             body,
         ),
         "nhdr": (nrrd(b"", data_file="x.raw"), body),
-        "seg.nrrd": (segmentation(np.zeros((0, 0, 0)), names), labels().tobytes(order="F")),
+        "seg.nrrd": (segmentation(ids[:0], names), ids.tobytes(order="F")),
         "mha": (mha(b""), body),
         "zlib.mha": (mha(b"", CompressedData="True"), deflated),
         "mhd": (mha(b"", ElementDataFile="x.raw"), body),
