@@ -9,10 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cfseg.errors import InputError
+from cfseg.foreign import brief
 from cfseg.geometry import Triple
 
 MOST_BYTES = 4 << 20
 """Of a header; 3D Slicer writes a few lines for each segment."""
+MOST_MM = 1e9
+MOST_NAME = 255
+"""Characters of a file's name."""
 Encoding = Literal["raw", "gzip", "zlib"]
 
 
@@ -21,9 +25,9 @@ class ImageHeader:
     """A header, parsed.
 
     Attributes:
-        image_io: ITK's name of the reader.
+        format: of the file.
         shape: voxels along each stored axis, the fastest first.
-        dtype: of the voxels.
+        dtype: of the voxels, byte order included.
         axes: (3, 3), a step along each stored axis in mm, in columns, in LPS; None where the header
             does not say where the axes point to.
         origin: of the first voxel, in mm, in LPS.
@@ -34,7 +38,7 @@ class ImageHeader:
         start: of the data in its file, in bytes; -1: it is the file's end.
     """
 
-    image_io: str
+    format: Literal["MetaImage", "NRRD"]
     shape: Triple
     dtype: np.dtype[Any]
     axes: npt.NDArray[np.float64] | None
@@ -55,30 +59,44 @@ def numbers(text: str, what: str, count: int) -> npt.NDArray[np.float64]:
         count: how many there must be.
 
     Raises:
-        InputError: ``E_CORRUPT``, it is something else.
+        InputError: ``E_CORRUPT``, it is something else; ``E_GEOMETRY``, one is beyond
+            :data:`MOST_MM` or not finite.
     """
     try:
-        found = np.array([float(word) for word in re.split(r"[\s,]+", text.strip())])
+        found = np.array([float(word) for word in _words(text)])
     except ValueError:
         found = np.empty(0)
-    if found.size != count or np.isinf(found).any():
-        raise _no_value(text, what)
+    if found.size != count:
+        raise damaged(text, what)
+    if not (np.abs(found) <= MOST_MM).all():
+        raise InputError(
+            f"the header's {what} is {brief(text)}, not finite or larger than any scan; convert "
+            "the scan again",
+            code="E_GEOMETRY",
+        )
     return found
 
 
-def whole(text: str, what: str) -> int:
-    """Return the whole number of a field.
+def whole_numbers(text: str, what: str, count: int) -> list[int]:
+    """Return the whole numbers of a field, as :func:`numbers` does."""
+    try:
+        found = [int(word) for word in _words(text)]
+    except ValueError:
+        found = []
+    if len(found) != count:
+        raise damaged(text, what)
+    return found
 
-    Raises:
-        InputError: ``E_CORRUPT``, it is something else.
-    """
-    return _whole(numbers(text, what, 1), text, what)[0]
+
+def damaged(text: str, what: str) -> InputError:
+    """Return the refusal of a field whose value means nothing."""
+    return InputError(
+        f"the header's {what} is {brief(text)}; copy or convert the scan again", code="E_CORRUPT"
+    )
 
 
-def _whole(found: npt.NDArray[np.float64], text: str, what: str) -> list[int]:
-    if (found != np.rint(found)).any():
-        raise _no_value(text, what)
-    return [int(n) for n in found]
+def _words(text: str) -> list[str]:
+    return re.split(r"[\s,]+", text.strip())
 
 
 def sizes(text: str, what: str, count: int) -> Triple:
@@ -88,12 +106,12 @@ def sizes(text: str, what: str, count: int) -> Triple:
         InputError: ``E_CORRUPT`` for what is no size, ``E_NDIM`` for fewer or more than three axes,
             ``E_TOO_FEW_SLICES`` for none along one.
     """
-    shape = _whole(numbers(text, what, count), text, what)
-    if min(shape, default=0) < 0:
-        raise _no_value(text, what)
+    shape = whole_numbers(text, what, count)
+    if any(n < 0 for n in shape):
+        raise damaged(text, what)
     if count != 3:
         raise InputError(
-            f"the image has {count} dimension(s), {shape}; a CT volume has three: save it as "
+            f"the image has {count} dimension(s), {brief(text)}; a CT volume has three: save it as "
             "an image of its own",
             code="E_NDIM",
         )
@@ -113,16 +131,19 @@ def beside(header: Path, name: str) -> Path:
     """Return the file with the data, which lies in the header's folder or below.
 
     Raises:
-        InputError: ``E_FORMAT`` if it lies elsewhere: a header could name any file of the machine.
+        InputError: ``E_FORMAT`` if it lies elsewhere: a header could name any file of the machine;
+            ``E_CORRUPT`` if no file can be called so.
     """
+    if "\0" in name or len(name) > MOST_NAME:
+        raise damaged(name, "data file")
     windows, posix = PureWindowsPath(name), PurePosixPath(name.replace("\\", "/"))
     outside = posix.is_absolute() or bool(windows.drive) or ".." in posix.parts
     path = header.parent / posix
     folders = (header.parent.resolve(), header.resolve().parent)
     if outside or not any(path.resolve().is_relative_to(folder) for folder in folders):
         raise InputError(
-            f"the header's data lies at {name!r}, outside of its folder; put both into one folder "
-            "and name the data without a path",
+            f"the header's data lies at {brief(name)}, outside of its folder; put both into one "
+            "folder and name the data without a path",
             code="E_FORMAT",
         )
     return path

@@ -1,7 +1,8 @@
-"""MetaImage and NRRD, in and out: ITK reads the voxels once their header and length were judged.
+"""MetaImage and NRRD: read here, written by ITK.
 
-ITK fills what is missing of a file with zeros and says nothing, so every byte is counted before.
-Both formats count millimetres in LPS (left, posterior, superior), NIfTI in RAS.
+ITK fills what is missing of a file with zeros and says nothing, and a field of a header that is too
+long ends the process. So no file of others gets to it. Both formats count millimetres in LPS (left,
+posterior, superior), NIfTI in RAS.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cfseg.errors import InputError, ResourceError, UsageError, is_out_of_memory
+from cfseg.foreign import brief
 from cfseg.io.affine import LPS_TO_RAS, assumed_affine, no_orientation, unit_notes
 from cfseg.io.image_header import MOST_BYTES, ImageHeader
 from cfseg.io.memory import check_memory, check_voxels
@@ -29,7 +31,7 @@ from cfseg.io.values import scaled
 
 _MM = ("mm", "millimeter", "millimeters", "millimetre", "?", "")
 _WRITERS = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO"}
-_SUFFIXES = {"NrrdImageIO": (".nrrd", ".nhdr"), "MetaImageIO": (".mha", ".mhd")}
+_SUFFIXES = {"NRRD": (".nrrd", ".nhdr"), "MetaImage": (".mha", ".mhd")}
 
 
 def is_itk(path: Path) -> bool:
@@ -52,23 +54,10 @@ def read_itk(path: Path, options: ReadingOptions = AS_IS) -> StoredImage:
 
     Raises:
         InputError: it is damaged, or cannot be a three-dimensional scan.
-        UsageError: ``E_EXTRA``, SimpleITK is not there.
     """
-    sitk = _sitk()
     header, source, segments = _announced(path, options)
     check_memory(f"reading {path}, {source.shape} voxels,", source.reading_bytes(header.dtype))
-    digest = _checked_digest(path, header)
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO(header.image_io)
-    reader.SetFileName(str(path))
-    try:
-        stored = sitk.GetArrayFromImage(reader.Execute()).T
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            raise
-        raise _corrupt(path, f"ITK cannot read it ({_last_line(error)})") from error
-    if stored.shape != source.shape:
-        raise _corrupt(path, f"ITK finds {stored.shape} voxels, the header says {source.shape}")
+    stored, digest = _read_voxels(path, header)
     values, replaced = scaled(stored, 1.0, 0.0, options)
     notes = (*_name_note(path, header), *replaced, *source.notes)
     return StoredImage(values, source, notes, digest, segments=segments)
@@ -132,7 +121,7 @@ def _sitk() -> Any:  # noqa: ANN401 - a module without types
         if is_out_of_memory(missing):
             raise
         raise UsageError(
-            "MetaImage and NRRD files need SimpleITK: pip install 'cfseg[itk]'", code="E_EXTRA"
+            "to write MetaImage or NRRD takes SimpleITK: pip install 'cfseg[itk]'", code="E_EXTRA"
         ) from missing
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     return sitk
@@ -171,7 +160,7 @@ def _affine(
     """Return the affine to RAS, and notes about what had to be decided for it."""
     notes = []
     if unknown := [unit for unit in header.units if unit.lower() not in _MM]:
-        notes += unit_notes(unknown[0], options)
+        notes += unit_notes(brief(unknown[0]), options)
     if header.axes is not None:
         affine = np.eye(4)
         affine[:3, :3], affine[:3, 3] = header.axes, header.origin
@@ -182,54 +171,55 @@ def _affine(
     return assumed_affine(header.spacing_mm, options.assume_orientation), notes
 
 
-def _checked_digest(path: Path, header: ImageHeader) -> str:
-    """Return the digest of all bytes, after comparing their number with the header's.
+def _read_voxels(path: Path, header: ImageHeader) -> tuple[npt.NDArray[Any], str]:
+    """Return the values (I, J, K) as stored and the digest of all bytes.
 
     Raises:
-        InputError: ``E_CORRUPT``.
+        InputError: ``E_CORRUPT``, there are more or fewer of them than the header announces.
     """
     if header.data_file is None:
-        with open_regular(path) as handle:
-            return _count(CheckedStream(handle, path, unpack=False), header)
+        return _data_of(path, header)
     try:
-        with open_regular(header.data_file) as handle:
-            data = _count(CheckedStream(handle, header.data_file, unpack=False), header)
+        values, data = _data_of(header.data_file, header)
     except InputError as error:
         if error.code != "E_MISSING":
             raise
         raise _corrupt(path, f"its data, {header.data_file.name}, is not there") from error
-    return hashlib.sha256(bytes.fromhex(file_digest(path) + data)).hexdigest()
+    both = bytes.fromhex(file_digest(path) + data)
+    return values, hashlib.sha256(both).hexdigest()
 
 
-def _count(stream: CheckedStream, header: ImageHeader) -> str:
+def _data_of(path: Path, header: ImageHeader) -> tuple[npt.NDArray[Any], str]:
+    """Return the values that lie in a file and its digest."""
     expected = math.prod(header.shape) * header.dtype.itemsize
-    start = header.start if header.start >= 0 else max(0, stream.size - expected)
-    there = stream.size - start
-    most = there if header.encoding == "raw" else there * DEFLATE_LIMIT
-    if most < expected:
-        raise _corrupt(
-            stream.path,
-            f"the file is truncated: {stream.size} bytes cannot hold the {expected} of data that "
-            "the header announces",
-        )
-    if header.encoding == "raw" and there > expected:
-        raise _corrupt(stream.path, "the file is longer than its header announces")
-    stream.skip(start)
-    if header.encoding != "raw":
-        stream.inflate(GZIP if header.encoding == "gzip" else ZLIB)
-    found = stream.skip(expected)
-    if found < expected:
-        raise _corrupt(stream.path, f"the file is truncated: {found} of {expected} bytes of data")
-    if not stream.at_end():
-        raise _corrupt(stream.path, "the file is longer than its header announces")
-    return stream.sha256
+    with open_regular(path) as handle:
+        stream = CheckedStream(handle, path, unpack=False)
+        start = header.start if header.start >= 0 else max(0, stream.size - expected)
+        there = stream.size - start
+        if (there if header.encoding == "raw" else there * DEFLATE_LIMIT) < expected:
+            raise _corrupt(
+                path,
+                f"the file is truncated: {stream.size} bytes cannot hold the {expected} of data "
+                "that the header announces",
+            )
+        if header.encoding == "raw" and there > expected:
+            raise _corrupt(path, "the file is longer than its header announces")
+        stream.skip(start)
+        if header.encoding != "raw":
+            stream.inflate(GZIP if header.encoding == "gzip" else ZLIB)
+        values = np.empty(expected, dtype=np.uint8)
+        found = stream.read_into(values.data)
+        if found < expected:
+            raise _corrupt(path, f"the file is truncated: {found} of {expected} bytes of data")
+        if not stream.at_end():
+            raise _corrupt(path, "the file is longer than its header announces")
+        return values.view(header.dtype).reshape(header.shape, order="F"), stream.sha256
 
 
 def _name_note(path: Path, header: ImageHeader) -> list[str]:
-    if path.name.lower().endswith(_SUFFIXES[header.image_io]):
+    if path.name.lower().endswith(_SUFFIXES[header.format]):
         return []
-    kind = header.image_io.removesuffix("ImageIO")
-    return [f"name_mismatch: the file is {kind}, unlike its name"]
+    return [f"name_mismatch: the file is {header.format}, unlike its name"]
 
 
 def _corrupt(path: Path, what: str) -> InputError:

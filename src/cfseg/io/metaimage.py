@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from cfseg.errors import InputError
-from cfseg.io.image_header import ImageHeader, beside, numbers, sizes, unsupported, whole
+from cfseg.io.image_header import ImageHeader, beside, numbers, sizes, unsupported, whole_numbers
 
-_LINE = re.compile(rb"[ \t]*([^=:\r\n]+?)[ \t]*[=:][ \t]*([^\r\n]*?)[ \t]*(?:\r?\n|\Z)")
+_MARK = re.compile(rb"[=:]")
 _TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4",
     "MET_UINT": "u4", "MET_LONG": "i4", "MET_ULONG": "u4", "MET_LONG_LONG": "i8",
@@ -33,14 +33,14 @@ def parse_metaimage(head: bytes, path: Path) -> ImageHeader:
         InputError: it is broken, or of a kind that is not read.
     """
     fields, end = _fields(head)
-    count = whole(fields.get("NDims", ""), "NDims")
+    count = whole_numbers(fields.get("NDims", ""), "NDims", 1)[0]
     shape = sizes(fields.get("DimSize", ""), "DimSize", count)
     channels = fields.get("ElementNumberOfChannels", "1")
     kind = fields.get("ElementType", "")
     if channels != "1" or kind not in _TYPES:
         raise InputError(
-            f"the voxels are of type {kind or 'unknown'} with {channels} channel(s); a CT has one "
-            "real number per voxel: convert the scan again from its source",
+            f"the voxels are of type {kind[:60] or 'unknown'} with {channels[:60]} channel(s); a "
+            "CT has one real number per voxel: convert the scan again from its source",
             code="E_DTYPE",
         )
     if fields.get("BinaryData", "False").lower() not in _TRUE:
@@ -55,11 +55,12 @@ def parse_metaimage(head: bytes, path: Path) -> ImageHeader:
     if name.upper().startswith("LIST") or "%" in name:
         raise unsupported(f"{path} is spread over several files")
     is_local = name.upper() == "LOCAL"
-    skip = whole(fields.get("HeaderSize", "0"), "HeaderSize")
+    (skip,) = whole_numbers(fields.get("HeaderSize", "0"), "HeaderSize", 1)
+    order = _first(fields, "BinaryDataByteOrderMSB", "ElementByteOrderMSB")
     return ImageHeader(
-        image_io="MetaImageIO",
+        format="MetaImage",
         shape=shape,
-        dtype=np.dtype(_TYPES[kind]),
+        dtype=np.dtype(_TYPES[kind]).newbyteorder(">" if order.lower() in _TRUE else "<"),
         axes=axes,
         origin=numbers(_first(fields, "Offset", "Position", "Origin") or "0 0 0", "Offset", 3),
         spacing_mm=spacing,
@@ -74,9 +75,17 @@ def _fields(head: bytes) -> tuple[dict[str, str], int]:
     """Return the fields and where the data begins."""
     fields: dict[str, str] = {}
     end = 0
-    while (line := _LINE.match(head, end)) and line.end() > end:
-        end = line.end()
-        name, value = (part.decode("utf-8", errors="replace") for part in line.groups())
+    while end < len(head):
+        stop = head.find(b"\n", end)
+        line = head[end : stop if stop >= 0 else len(head)]
+        end += len(line) + (stop >= 0)
+        mark = _MARK.search(line)
+        if mark is None:
+            break
+        name, value = (
+            part.strip().decode("utf-8", errors="replace")
+            for part in (line[: mark.start()], line[mark.end() :])
+        )
         fields[name] = value
         if name == "ElementDataFile":
             return fields, end

@@ -2,12 +2,23 @@
 
 import re
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from cfseg.errors import InputError
-from cfseg.io.image_header import Encoding, ImageHeader, beside, numbers, sizes, unsupported, whole
+from cfseg.foreign import brief
+from cfseg.io.image_header import (
+    Encoding,
+    ImageHeader,
+    beside,
+    damaged,
+    numbers,
+    sizes,
+    unsupported,
+    whole_numbers,
+)
 
 _TYPES = {
     "i1": "signed char, int8, int8_t",
@@ -33,7 +44,8 @@ _SPACES = {
 }
 """Signs that turn a space's axes to left, posterior, superior."""
 _ENCODINGS: dict[str, Encoding] = {"raw": "raw", "gzip": "gzip", "gz": "gzip"}
-_VECTOR = re.compile(r"\(([^)]*)\)|none", re.IGNORECASE)
+_ORDERS: dict[str, Literal["<", ">"]] = {"little": "<", "big": ">"}
+_VECTOR = re.compile(r"\(([^()]*)\)|none", re.IGNORECASE)
 
 
 def is_nrrd(head: bytes) -> bool:
@@ -52,24 +64,17 @@ def parse_nrrd(head: bytes, path: Path) -> ImageHeader:
         InputError: it is broken, or of a kind that is not read.
     """
     fields, end = _fields(head)
-    count = whole(fields.get("dimension", ""), "dimension")
+    count = whole_numbers(fields.get("dimension", ""), "dimension", 1)[0]
     shape = sizes(fields.get("sizes", ""), "sizes", count)
     axes, spacing = _axes(fields)
-    kind = fields.get("type", "")
-    if kind.lower() not in _DTYPES:
-        raise InputError(
-            f"the voxels are of type {kind or 'unknown'}; a CT has one real number per voxel: "
-            "convert the scan again from its source",
-            code="E_DTYPE",
-        )
     encoding = fields.get("encoding", "")
     if encoding.lower() not in _ENCODINGS:
-        raise unsupported(f"{path} holds its values encoded as {encoding!r}")
+        raise unsupported(f"{path} holds its values encoded as {brief(encoding)}")
     data_file, start = _place(fields, path, end, _ENCODINGS[encoding.lower()])
     return ImageHeader(
-        image_io="NrrdImageIO",
+        format="NRRD",
         shape=shape,
-        dtype=np.dtype(_DTYPES[kind.lower()]),
+        dtype=_dtype(fields),
         axes=axes,
         origin=_origin(fields) if axes is not None else np.zeros(3),
         spacing_mm=spacing,
@@ -96,13 +101,32 @@ def _fields(head: bytes) -> tuple[dict[str, str], int]:
         end = stop + 1
         if not line:
             break
-        name, pair, value = line.partition(":=")
-        if not pair:
-            name, _, value = line.partition(":")
+        if line.startswith("#"):
+            continue
+        name, mark, value = line.partition(":=")
+        if not mark:
+            name, mark, value = line.partition(":")
             name = name.strip().lower()
-        if not line.startswith("#"):
-            fields[name] = value.strip()
+        if not mark:
+            raise damaged(line, "line")
+        fields[name] = value.strip()
     return fields, min(end, len(head))
+
+
+def _dtype(fields: dict[str, str]) -> np.dtype[Any]:
+    kind = fields.get("type", "")
+    if kind.lower() not in _DTYPES:
+        raise InputError(
+            f"the voxels are of type {brief(kind) if kind else 'unknown'}; a CT has one real "
+            "number per voxel: convert the scan again from its source",
+            code="E_DTYPE",
+        )
+    dtype, endian = np.dtype(_DTYPES[kind.lower()]), fields.get("endian", "")
+    if dtype.itemsize == 1:
+        return dtype
+    if endian.lower() not in _ORDERS:
+        raise damaged(endian, "endian")
+    return dtype.newbyteorder(_ORDERS[endian.lower()])
 
 
 def _axes(
@@ -111,11 +135,12 @@ def _axes(
     """Return the axes in LPS, None if the header names no anatomical space, and the spacing."""
     directions = fields.get("space directions")
     if directions is None:
-        return None, numbers(fields.get("spacings", "nan nan nan"), "spacings", 3)
+        spacings = fields.get("spacings")
+        return None, np.full(3, np.nan) if spacings is None else numbers(spacings, "spacings", 3)
     vectors = [found[1] for found in _VECTOR.finditer(directions)]
     if len(vectors) != 3 or None in vectors:
         raise InputError(
-            f"the header's space directions are {directions!r}: a CT volume has three axes in "
+            f"the header's space directions are {brief(directions)}: a CT volume has three axes in "
             "space",
             code="E_NDIM",
         )
@@ -135,7 +160,7 @@ def _place(
 ) -> tuple[Path | None, int]:
     """Return the file that holds the data, None if it is this one, and where that begins."""
     name = fields.get("data file", fields.get("datafile"))
-    skip = whole(fields.get("byte skip", fields.get("byteskip", "0")), "byte skip")
+    (skip,) = whole_numbers(fields.get("byte skip", fields.get("byteskip", "0")), "byte skip", 1)
     lines = fields.get("line skip", fields.get("lineskip", "0"))
     if lines != "0" or (skip and encoding != "raw"):
         raise unsupported(f"{path} has something in front of its data")

@@ -80,7 +80,6 @@ def read_stored(path: Path, options: ReadingOptions = AS_IS) -> StoredImage:
 
     Raises:
         InputError: it is refused.
-        UsageError: ``E_EXTRA``, a MetaImage or NRRD file without the extra ``cfseg[itk]``.
     """
     return read_itk(path, options) if is_itk(path) else read_nifti(path, options)
 
@@ -116,7 +115,6 @@ def read_label_map(path: Path, options: ReadingOptions = AS_IS) -> tuple[LabelMa
 
     Raises:
         InputError: the file or its geometry is refused, or a value is not a whole number in 0..255.
-        UsageError: as :func:`read_stored`.
     """
     path = Path(path)
     with _naming(path):

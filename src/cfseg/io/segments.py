@@ -1,12 +1,13 @@
 """The segments of a ``.seg.nrrd`` file, by which 3D Slicer names and colors labels."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from cfseg.errors import InputError
+from cfseg.foreign import brief
 from cfseg.labels import LABELS, flare_id
 
 _FIELD = re.compile(r"Segment(\d+)_(\w+)")
@@ -26,7 +27,7 @@ def segments_of(fields: Mapping[str, str]) -> dict[int, str]:
     names = {number: part.get("Name", f"Segment{number}") for number, part in parts.items()}
     if len({part.get("Layer", "0") for part in parts.values()}) > 1:
         raise InputError(
-            f"the segments {', '.join(names.values())} lie in layers that may overlap; in 3D "
+            f"the segments {_listed(names.values())} lie in layers that may overlap; in 3D "
             "Slicer collapse the labelmap layers (Segmentations module) and save them again",
             code="E_NOT_LABELS",
         )
@@ -34,7 +35,8 @@ def segments_of(fields: Mapping[str, str]) -> dict[int, str]:
         return {int(part["LabelValue"]): names[number] for number, part in parts.items()}
     except (KeyError, ValueError) as error:
         raise InputError(
-            f"the header gives a segment no whole number as its value ({error})", code="E_CORRUPT"
+            f"the header gives a segment no whole number as its value ({brief(str(error))})",
+            code="E_CORRUPT",
         ) from error
 
 
@@ -57,7 +59,7 @@ def to_flare(
         what = (
             f"the value {min(nameless)} has no segment"
             if nameless
-            else f"none of the segments {', '.join(map(repr, others))} is called like a label"
+            else f"none of the segments {_listed([*map(repr, others)])} is called like a label"
         )
         raise InputError(
             f"{what}; the labels are {', '.join(label.name for label in LABELS)}",
@@ -66,8 +68,13 @@ def to_flare(
     table = np.zeros(256, dtype=np.uint8)
     for value, label in known.items():
         table[value] = label or 0
-    notes = [f"segments_left_out: {', '.join(others)}"] if others else []
+    notes = [f"segments_left_out: {_listed(others)}"] if others else []
     return table[ids], notes
+
+
+def _listed(names: Collection[str]) -> str:
+    few = ", ".join(name[:60] for name in list(names)[:10])
+    return few if len(names) <= 10 else f"{few} and {len(names) - 10} more"
 
 
 def segment_fields(ids: npt.NDArray[np.uint8]) -> dict[str, str]:

@@ -32,8 +32,8 @@ MAX_LAYERS = 2
 DEFLATE_LIMIT = 1032
 """No deflate stream grows by more than this factor, so a short file cannot hold a huge image."""
 
-_NO_MEMORY = "Error -4 "
-"""How zlib says so; to Python it is one error of many."""
+_NO_MEMORY = "Error -4 while"
+"""How zlib says so; to Python it is one error of many. The -4 of isal means something else."""
 _KINDS: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer; fetch the file itself with `git lfs pull`"),
     (b"\x89PNG", "a PNG picture"),
