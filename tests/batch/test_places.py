@@ -89,9 +89,9 @@ def test_a_series_is_found_again_among_others(tmp_path):
 
     second_series(save(tmp_path / "PAT"))
     both = list_inputs([tmp_path / "PAT"], ReadingOptions(all_series=True)).inputs
-    assert names(tmp_path / "out", list(both)) == ["PAT_series1", "PAT_series2"]
+    assert names(tmp_path / "out", list(both)) == ["PAT_volume1", "PAT_volume2"]
     for number, one in enumerate(both, start=1):
-        assert find_input(tmp_path / "out", f"PAT_series{number}").series == one.series
+        assert find_input(tmp_path / "out", f"PAT_volume{number}").series == one.series
 
 
 def test_an_input_inside_of_an_archive_keeps_its_name_and_is_found_again(tmp_path):
@@ -113,8 +113,7 @@ def test_an_input_inside_of_an_archive_keeps_its_name_and_is_found_again(tmp_pat
 
 def test_n29_clashes_are_refused_before_any_work(tmp_path):
     one, other = inputs(tmp_path, "a/x.nii.gz", "a/X_0000.nii.gz")
-    with pytest.raises(UsageError, match="would both become"):
-        name_inputs(tmp_path / "out", [one, other])
+    assert list(name_inputs(tmp_path / "out", [one, other]).values()) == ["x", "X_2"]
     with pytest.raises(UsageError, match="input itself"):
         plan_jobs({one: "x"}, tmp_path / "a")
     with pytest.raises(UsageError, match="names one file"):
@@ -157,3 +156,53 @@ def test_with_numbers_nothing_that_is_kept_names_a_file(tmp_path, tiny_bundle):
     for path in kept:
         assert not any(word in path.name for word in ("DOE", "JOHN", "JANE"))
         assert not any(word in path.read_bytes() for word in (b"DOE", b"JOHN", b"JANE")), path
+
+
+def test_numbered_cases_name_no_file_in_notes_and_messages(tmp_path, tiny_bundle):
+    """Not even a folder called like a part of a word, or a file beside the slices."""
+    pytest.importorskip("pydicom")
+    import sys
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "io"))
+    try:
+        from small_series import save
+    finally:
+        sys.path.pop(0)
+    segmenter = Segmenter(tiny_bundle, device="cpu", threads=1)
+    (tmp_path / "in").mkdir()
+    (save(tmp_path / "in" / "e") / "DOE_JOHN.txt").write_text("words")
+    gap = save(tmp_path / "in" / "2", numbers=[0, 1, 2, 4, 5, 6])
+    out = tmp_path / "out"
+    summary = predict_many([gap.parent], out, segmenter, naming="number")
+    (done,) = (case for case in summary.cases if case.ok)
+    assert "files_skipped: 1 files hold no image" in done.record["notes"]
+    (refused,) = (case for case in summary.cases if not case.ok)
+    assert "1 slices are missing inside the series, at" in refused.message
+    for path in (it for it in out.rglob("*") if it.is_file() and it.parent.name != ".inputs"):
+        assert b"DOE" not in path.read_bytes(), path
+    again = predict_many([gap.parent], out, segmenter)
+    assert [case.case for case in again.cases] == [case.case for case in summary.cases]
+    assert sum(case.skipped for case in again.cases) == 1
+
+
+def test_a_study_that_was_refused_hands_its_name_on(tmp_path):
+    folder = tmp_path / "s"
+    folder.mkdir()
+    files = (folder / "1",)
+    study = Input(folder, files, "study", refusal=InputError("which?", code="E_MULTI_SERIES"))
+    assert names(tmp_path / "out", [study]) == ["s"]
+    assert names(tmp_path / "out", [Input(folder, files, "1.2")]) == ["s"]
+
+
+def test_no_input_in_a_share_is_no_failure(tmp_path, tiny_bundle):
+    segmenter = Segmenter(tiny_bundle, device="cpu", threads=1)
+    scan = ct(tmp_path / "x.nii.gz")
+    assert predict_many([scan], tmp_path / "out", segmenter, shard=(3, 4)).exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "x.mhd", "x.dcm"])
+def test_an_output_that_is_neither_folder_nor_label_map(tmp_path, tiny_bundle, name):
+    segmenter = Segmenter(tiny_bundle, device="cpu", threads=1)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UsageError, match="neither a folder nor a name"):
+        predict_many([ct(tmp_path / "in" / "x.nii.gz")], tmp_path / name, segmenter)

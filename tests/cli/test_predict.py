@@ -105,7 +105,7 @@ def test_a_case_that_is_done_again_says_why(run, tmp_path):
     run(scan, "-o", out)
     assert "unchanged" in run(scan, "-o", out).stderr
     again = run(scan, "-o", out, "--set", "region.margin_mm=31").stderr
-    assert re.search(r"done again because of region\.margin_mm: [\d.]+, now 31\.0", again)
+    assert re.search(r"done again \(region\.margin_mm: [\d.]+, now 31\.0\)", again)
 
 
 def test_the_option_that_a_refusal_names_lets_the_scan_in(run, tmp_path):

@@ -17,6 +17,7 @@ pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
 import small_series
 from small_series import ALL, SLICES, enhanced, hu_stack, put, save, save_one
+from small_series import series as dicom_series
 
 EACH = ReadingOptions(all_series=True)
 SR = {
@@ -241,7 +242,7 @@ def test_series_of_one_folder_are_told_apart(tmp_path):
     twice = tmp_path / "t"
     for uid in ("1.2", "1.1"):
         series(twice, uid, SeriesNumber="7")
-    assert list(cases(twice, options=EACH)) == ["t_series1", "t_series2"]
+    assert list(cases(twice, options=EACH)) == ["t_volume1", "t_volume2"]
 
 
 @pytest.mark.parametrize("wrong", ["phase~x", "description~", "~x"])
@@ -288,6 +289,63 @@ def test_a_folder_of_damaged_files_alone_is_refused(tmp_path):
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "IM1").write_bytes(bytes(128) + b"DICM" + b"x" * 9)
     assert cases(tmp_path) == {"s": "E_CORRUPT"}
+
+
+def test_dicom_files_that_are_named_count_together(tmp_path):
+    folder = save(tmp_path / "s")
+    files = sorted(folder.iterdir())
+    assert cases(*files) == {"s": ""}
+    np.testing.assert_array_equal(read_scan(list_inputs(files).inputs[0]).volume.hu, hu_stack())
+    alone = list_inputs(files[:1]).inputs
+    with pytest.raises(InputError, match="a single DICOM"):
+        read_scan(alone[0])
+
+
+def test_enhanced_files_that_are_named_are_parts_of_one_volume_or_scans_of_their_own(tmp_path):
+    halves = [list(range(6)), list(range(6, SLICES))]
+    files = [
+        save_one(tmp_path / f"{k}.dcm", enhanced(dicom_series(numbers=half)))
+        for k, half in enumerate(halves)
+    ]
+    (whole,) = list_inputs(files).inputs
+    np.testing.assert_array_equal(read_scan(whole).volume.hu, hu_stack())
+    (half,) = list_inputs(files[:1]).inputs
+    assert half.path == files[0]
+    assert case_names([half])[half] == "0.dcm"
+    assert half.identity != whole.identity
+
+
+def test_the_same_scan_by_another_path_is_one_input(tmp_path):
+    path = scan(tmp_path / "in" / "a.nii.gz")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    listing = list_inputs([path, tmp_path / "in" / ".." / "in" / "a.nii.gz", tmp_path / "link"])
+    assert [found.path for found in listing.inputs] == [path]
+    assert listing.reasons == {"the same scan by another path": 1}
+
+
+def test_files_of_two_patients_are_never_one_scan(tmp_path):
+    for patient, numbers in (("A", range(6)), ("B", range(6, SLICES))):
+        save(tmp_path / patient, put(ALL, PatientID=patient), numbers=numbers)
+    (found,) = list_inputs([tmp_path]).inputs
+    assert found.refusal.code == "E_MULTI_SERIES"
+    assert "2 different patients" in found.refusal.message
+    assert cases(tmp_path / "A") == {"A": ""}
+
+
+def test_what_is_nifti_is_a_scan_whatever_it_is_called(tmp_path):
+    data = scan(tmp_path / "a.nii.gz").read_bytes()
+    for name in ("b.gz", "c.nii (1).gz", "d"):
+        (tmp_path / name).write_bytes(data)
+    for name in ("e.nii.bz2", "f.hdr", "g.mgz"):
+        (tmp_path / name).write_bytes(b"other bytes" * 50)
+    os.mkfifo(tmp_path / "h.zip")
+    listing = list_inputs([tmp_path])
+    assert [found.name for found in listing.inputs] == ["a.nii.gz", "b.gz", "c.nii (1).gz", "d"]
+    assert set(listing.reasons) == {
+        "compressed in a way that is not unpacked",
+        "Analyze or a NIfTI pair: convert it to .nii.gz",
+        "image of a format that is not read", "no regular file",
+    }  # fmt: skip
 
 
 def test_a_missing_extra_costs_the_dicom_series_alone(tmp_path, monkeypatch):

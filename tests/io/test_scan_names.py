@@ -66,9 +66,10 @@ def test_a_name_that_is_made_may_not_be_another_ones():
     ]
 
 
-def test_files_that_no_folder_tells_apart_are_an_error():
-    with pytest.raises(UsageError, match="would both become"):
-        names("a/x.nii.gz", "a/X_0000.nii")
+def test_n29_scans_that_no_folder_tells_apart_are_numbered():
+    assert names("a/x.nii.gz", "a/X_0000.nii", "a/x.mha") == ["x", "X_2", "x_3"]
+    assert names("a/x.nii", "a/x.nii.gz", "b/x.nii") == ["a__x", "x_2", "b__x"]
+    assert names("a b/x.nii", "a_b/x.nii") == ["data__a_b__x", "data__a_b__x_2"]
 
 
 def test_a_series_is_called_by_its_folder_and_what_tells_it_apart():

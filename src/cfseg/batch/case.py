@@ -1,6 +1,7 @@
 """One case on its way from a path to a label map and a status file."""
 
 import platform
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -121,7 +122,7 @@ class CaseRun:
             before: its status then.
         """
         found = list(differences(before.get("settings") or {}, self.settings()))
-        if before.get("input_stamp") != self._stamp():
+        if _without_names(before.get("input_stamp", [])) != _without_names(self._stamp()):
             found.append("the input changed")
         if before.get("state") in _FINISHED:
             if not self.job.target.is_file():
@@ -260,7 +261,7 @@ class CaseRun:
         }
         if segmentation is not None:
             record |= findings_of(segmentation)
-            record["notes"] = [self._told(note) for note in segmentation.notes]
+            record["notes"] = [self._note(note) for note in segmentation.notes]
             record["output"] = self.job.target.name
             record["output_sha256"] = file_digest(self.job.target)
         elif not self.job.source.files and self.job.source.path.is_file():
@@ -271,14 +272,32 @@ class CaseRun:
         """Return what may be kept of a message: no folder, it may name a patient."""
         source = self.job.source
         if self.job.hides:
-            return shown(without_paths(text.replace(source.name, self.job.case)))
+            return shown(self._without_names(text))
         return shown(without_folders(text, source.shown, source.path, self.job.target))
+
+    def _without_names(self, text: str) -> str:
+        """Return a message or note that names no file: any name may be a patient's."""
+        source = self.job.source
+        for path in (source.shown, source.path):
+            text = text.replace(str(path), self.job.case)
+        names = {source.name, source.path.name, *(path.name for path in source.files)}
+        words = re.compile(r"[^\s'\",;:()]+")
+        return words.sub(
+            lambda word: "(file)" if word[0] in names else word[0], without_paths(text)
+        )
+
+    def _note(self, note: str) -> str:
+        """Return what may be kept of a note; what follows a second colon are names of files."""
+        return self._told(": ".join(note.split(": ")[:2]) if self.job.hides else note)
 
     def _stamp(self) -> list[list[Any]]:
         found = stamp(self.job.source.own_files)
-        if not self.job.hides:
-            return [[shown(name), *rest] for name, *rest in found]
-        return [[digest_of({"name": name})[:16], *rest] for name, *rest in found]
+        return [["" if self.job.hides else shown(name), *rest] for name, *rest in found]
+
+
+def _without_names(found: list[Any]) -> list[str]:
+    """Return sizes and times of change of files: names do not count, --names number hides them."""
+    return sorted(str(entry[1:]) for entry in found if isinstance(entry, list))
 
 
 def stopped(job: Job) -> CaseStatus:

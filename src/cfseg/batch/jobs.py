@@ -66,6 +66,19 @@ def _check_target(source: Input, target: Path) -> None:
         raise UsageError(f"the output {target} lies in the input folder; choose another -o")
 
 
+def check_out(out: Path) -> None:
+    """Refuse an output that is neither a folder nor a label map's name.
+
+    Raises:
+        UsageError: it is not.
+    """
+    other = out.suffix.lower() in (".mhd", ".nhdr", ".img", ".hdr", ".dcm") and not out.is_dir()
+    if other or (out.is_file() and not is_one_file(out)):
+        raise UsageError(
+            f"-o {out} is neither a folder nor a name that ends in {', '.join(FORMATS)}; give one"
+        )
+
+
 def is_one_file(out: Path) -> bool:
     """Say whether ``-o`` names a file rather than a folder."""
     return is_label_map_name(out) and not out.is_dir()

@@ -57,10 +57,16 @@ def name_inputs(out: Path, inputs: Sequence[Input], naming: Naming = "folder") -
     """
     known = _remembered(out)
     names = _numbers(inputs, known) if naming == "number" else case_names(inputs)
-    held = {case.lower() for place, case in known.items() if _root(place) is not None}
+    present = {found.identity for found in inputs}
+    held = {place: case.lower() for place, case in known.items() if _root(place) is not None}
     for found in inputs:
         before = known.get(found.identity)
-        names[found] = _free(names[found], found, held) if before is None else before
+        # A folder refused as a whole once may now give a series: that takes over its name.
+        others = {
+            case for place, case in held.items()
+            if place in present or place[0] != found.identity[0]
+        }  # fmt: skip
+        names[found] = _free(names[found], found, others) if before is None else before
     _check_twins(names)
     return names
 
@@ -90,6 +96,9 @@ def _free(name: str, found: Input, held: Container[str]) -> str:
         if name.lower() not in held:
             break
         name = name_at(found, depth)
+    number = 2
+    while name.lower() in held:
+        name, number = f"{name_at(found, 0)}_{number}", number + 1
     return name
 
 

@@ -15,7 +15,7 @@ from queue import SimpleQueue
 
 from cfseg.batch.case import CaseRun, Made, OnWindow, stopped
 from cfseg.batch.claims import claimed
-from cfseg.batch.jobs import Job, is_one_file, plan_jobs
+from cfseg.batch.jobs import Job, check_out, is_one_file, plan_jobs
 from cfseg.batch.places import Naming, name_inputs, remember_inputs
 from cfseg.batch.record import now
 from cfseg.batch.summary import CaseStatus, Summary
@@ -69,6 +69,7 @@ def predict_many(
         UsageError: no such input, two inputs with the same name, or an output over an input.
         ResourceError: the output folder cannot be written.
     """
+    check_out(out)
     folder = out.parent if is_one_file(out) else out
     listing = list_inputs(inputs, segmenter.options, skip=out, on_look=on_look)
     # Refused before anything is written.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cfseg.errors import exit_code
+from cfseg.errors import EXIT_OK, exit_code
 from cfseg.io import write_json, write_text
 from cfseg.tables import csv_text
 
@@ -68,6 +68,8 @@ class Summary:
     @property
     def exit_code(self) -> int:
         """See :func:`cfseg.errors.exit_code`."""
+        if not self.cases:  # every input is one: none fell to this share
+            return EXIT_OK
         good = ("done",) if self.fail_on_empty else ("done", "empty")
         codes = [case.code for case in self.cases if case.state not in good]
         return exit_code(len(self.cases) - len(codes), codes)

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import traceback
+from pathlib import Path
 from types import FrameType
 from typing import Any, Never
 
@@ -49,7 +50,9 @@ def _end(number: int, frame: FrameType | None) -> Never:  # noqa: ARG001 - a han
 
 
 def _print_any_text() -> None:
-    """Print as escapes what the terminal's encoding lacks, whatever the locale is."""
+    """Print as escapes what the terminal's encoding lacks, and nothing if there is no stream."""
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

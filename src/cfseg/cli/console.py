@@ -18,8 +18,12 @@ class Console(rich.console.Console):
     """Standard output or standard error of a command."""
 
     def say(self, line: str = "") -> None:
-        """Print a line."""
-        self.print(Text(shown(line)), soft_wrap=True)
+        """Print a line; a log that cannot be written is no reason to stop the work."""
+        try:
+            self.print(Text(shown(line)), soft_wrap=True)
+        except OSError as error:
+            if not self.stderr or isinstance(error, BrokenPipeError):
+                raise
 
     def show(self, *tables: "Table") -> None:
         """Print tables."""

@@ -20,7 +20,10 @@ _MOST_NAMED = 5
 def doctor(
     inputs: Annotated[
         list[Path],
-        typer.Argument(help="Scans, archives of them, or folders that hold them at any depth."),
+        typer.Argument(
+            readable=False,  # one that may not be read costs itself alone
+            help="Scans, archives of them, or folders that hold them at any depth.",
+        ),
     ],
     bundle: networks.Bundle = None,
     as_json: Annotated[

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 def predict(
     inputs: Annotated[
         list[Path],
-        typer.Argument(help="Scans, archives of them, or folders that hold them at any depth."),
+        typer.Argument(
+            readable=False,  # one that may not be read costs itself alone
+            help="Scans, archives of them, or folders that hold them at any depth.",
+        ),
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder; for one input also a file name.")
@@ -140,7 +143,7 @@ def _lines(status: "CaseStatus") -> list[str]:
     notes = [f"  note: {note}" for note in status.record["notes"]]
     again = "; ".join(status.record.get("again", []))
     seconds = status.record["seconds"]["total"]
-    changed = f", done again because of {again}" if again else ""
+    changed = f", done again ({again})" if again else ""
     return [f"{status.case}: {status.state} in {seconds:.1f} s{changed}", *notes]
 
 
@@ -150,6 +153,6 @@ def _close(console: "Console", summary: "Summary") -> None:
     if summary.ignored:
         reasons = ", ".join(f"{count} x {reason}" for reason, count in summary.ignored.items())
         parts.append(f"{counts['ignored']} others ignored ({reasons}; cfseg doctor names them)")
-    console.say(", ".join(parts))
+    console.say(", ".join(parts) or "no input falls to this share")
     if summary.notice:
         console.say(f"Notice: {summary.notice}")

@@ -156,7 +156,9 @@ def write_tables(out: Path, cases: Sequence[str]) -> None:
 def _pairs(ct: Path, label_map: Path) -> tuple[dict[str, tuple[Input, Path]], tuple[str, ...]]:
     """Return CT and label map by case id, and the names of those of two folders left alone."""
     labels = files_in(label_map)
-    scans = list_inputs([ct], skip=label_map if label_map.is_dir() else None).inputs
+    scans = list_inputs(
+        [ct], ReadingOptions(all_series=True), skip=label_map if label_map.is_dir() else None
+    ).inputs
     by_case = {case: replace(scan, case=case) for scan, case in case_names(scans).items()}
     if not label_map.is_dir() and len(scans) == 1:
         return {case: (scan, label_map) for case, scan in by_case.items()}, ()

@@ -26,6 +26,7 @@ _TAGS = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality",
     "ImageType", "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient",
     "ImageOrientationPatient", "SeriesNumber", "SeriesDescription", "ConvolutionKernel",
+    "PatientID",
 )  # fmt: skip
 _NO_IMAGES = {"SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "SR", "PR", "KO", "DOC", "REG"}
 _SCREEN_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -52,6 +53,7 @@ class IndexEntry:
         kernel: of the reconstruction.
         frames: 1 but for multi-frame files.
         position: (3,) of the first pixel and (6,) orientation, mm in LPS; None where unusable.
+        patient: PatientID, which is compared and never shown.
         kind: why it is no part of a volume: ``localizer``, ``screen capture``, ``no image``, or "".
     """
 
@@ -64,6 +66,7 @@ class IndexEntry:
     kernel: str
     frames: int
     position: tuple[float, ...] | None
+    patient: str
     kind: str
 
 
@@ -90,7 +93,7 @@ def look(path: Path) -> IndexEntry:
         header = header_of(path, _TAGS)
         folder = str(path.parent)
         if header is None:
-            return IndexEntry(path, folder, folder, "", "", "", "", 1, None, "DICOM directory")
+            return IndexEntry(path, folder, folder, "", "", "", "", 1, None, "", "DICOM directory")
         position = numbers(header, "ImagePositionPatient", 3)
         orientation = numbers(header, "ImageOrientationPatient", 6)
         modality = text(header, "Modality")
@@ -113,6 +116,7 @@ def look(path: Path) -> IndexEntry:
             intern(text(header, "ConvolutionKernel")),
             int(number(header, "NumberOfFrames") or 1),
             None if position is None or orientation is None else (*position, *orientation),
+            intern(text(header, "PatientID")),
             kind,
         )
 
@@ -156,7 +160,9 @@ def inputs_of(
         ignored += [Ignored(it.path, f"modality {it.modality}", "modality_skipped") for it in other]
         if isinstance(volumes, InputError):
             files = tuple(image.path for image in study)
-            found.append(Input(_folder(study), files, study[0].study, refusal=volumes))
+            uids = {image.series for image in study}
+            uid = study[0].series if len(uids) == 1 else study[0].study
+            found.append(Input(_folder(study), files, uid, refusal=volumes))
             continue
         forced = () if volumes[0].modality == "CT" else (_forced(volumes[0].modality),)
         several = sorted(_by("series", volumes), key=_order)
@@ -243,7 +249,7 @@ def _words(series: list[str], numbers: Mapping[str, str]) -> dict[str, str]:
         return {series[0]: ""}
     known = [numbers.get(uid, "") for uid in series]
     if "" in known or len(set(known)) < len(known):
-        known = [str(place) for place in range(1, len(series) + 1)]
+        return {uid: f"_volume{place}" for place, uid in enumerate(series, start=1)}
     return {uid: f"_series{number}" for uid, number in zip(series, known, strict=True)}
 
 
@@ -261,6 +267,9 @@ def _acquisitions(series: list[IndexEntry], options: ReadingOptions) -> list[Inp
     """Return a series as one input, or as one for each volume that it repeats."""
     files = tuple(image.path for image in series)
     one = Input(_folder(series), files, series[0].series)
+    patients = {image.patient for image in series} - {""}
+    if len(patients) > 1:
+        return [replace(one, refusal=_mixed(one.path, len(patients)))]
     places = [image.position for image in series]
     repeats = len(set(places)) < len(places) or any(image.frames > 1 for image in series)
     if not (options.all_series and repeats):
@@ -273,6 +282,15 @@ def _acquisitions(series: list[IndexEntry], options: ReadingOptions) -> list[Inp
     if count < 2:
         return [one]
     return [replace(one, acquisition=k, suffix=f"_acq{k}") for k in range(1, count + 1)]
+
+
+def _mixed(folder: Path, patients: int) -> InputError:
+    return InputError(
+        f"{folder}: files of one series name {patients} different patients, as where an anonymizer "
+        "gave them the same UIDs; keep the files of one patient in a folder of their own and name "
+        "that",
+        code="E_MULTI_SERIES",
+    )
 
 
 def _refused_study(several: list[list[IndexEntry]], why: str) -> Input:

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from os.path import abspath
 from pathlib import Path
 from typing import Self
 
@@ -58,7 +59,8 @@ class Input:
     @property
     def identity(self) -> tuple[str, str, int]:
         """What stays the same from run to run: place, series, acquisition."""
-        return str(self.shown.absolute()), self.series, self.acquisition or 0
+        place = abspath(self.shown)  # noqa: PTH100 - resolve would follow links
+        return place, self.series, self.acquisition or 0
 
     @property
     def own_files(self) -> tuple[Path, ...]:

@@ -42,7 +42,7 @@ def label_ids(
         cause = "the scaling is too coarse for them" if scaling else "was it interpolated?"
         raise InputError(
             f"this is not a label map: {int(np.count_nonzero(off > ROUNDING))} values are up to "
-            f"{most:.2g} off whole numbers{scaling}; {cause} {_HINT}",
+            f"{most:.2g} off whole numbers{scaling} ({cause}); {_HINT}",
             code="E_NOT_LABELS",
         )
     notes = [f"labels_rounded: values were up to {most:.1g} off whole numbers{scaling}"]

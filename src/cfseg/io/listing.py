@@ -6,7 +6,7 @@ Nothing that is met here stops the rest: an entry that cannot be looked at becom
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from cfseg.errors import CfsegError, InputError, UsageError
 from cfseg.io.archives import is_archive_name, unpack
 from cfseg.io.found import Ignored, Input, Listing, nothing_in
 from cfseg.io.label_like import is_label_map
-from cfseg.io.names import has_dicom_head, is_scan_name
+from cfseg.io.names import has_dicom_head, has_nifti_head, is_scan_name
 from cfseg.io.options import AS_IS, ReadingOptions
 from cfseg.tables import listed
 
@@ -52,9 +52,11 @@ def list_inputs(
         raise UsageError(f"there is no {listed(list(map(str, missing)))}; check the paths")
     search = _Search(options, None if skip is None else skip.absolute(), on_look)
     inputs: dict[tuple[str, str, int], Input] = {}
-    for path in paths:
-        for found in search.named(path):
-            inputs.setdefault(found.identity, found)
+    for found in search.all_named(paths):
+        place, series, acquisition = found.identity
+        same = inputs.setdefault((os.path.realpath(place), series, acquisition), found)
+        if same.identity != found.identity:
+            search.ignored.append(Ignored(found.shown, "the same scan by another path"))
     return Listing(tuple(inputs.values()), tuple(search.ignored))
 
 
@@ -88,24 +90,36 @@ class _Search:
     is_packed: bool = False
     """Whether an archive is being looked into; one inside of it may hold itself, without end."""
 
+    def all_named(self, paths: Sequence[Path]) -> list[Input]:
+        """Return the scans of all paths that somebody named; DICOM files count together."""
+        files = [path for path in paths if _is_file(path) and has_dicom_head(path)]
+        together = set(files) if len(files) > 1 else set()
+        found = self._dicom_files(files) if together else []
+        for path in paths:
+            if path not in together:
+                found += self.named(path)
+        return found
+
     def named(self, path: Path) -> list[Input]:
         """Return the scans of a path that somebody named."""
         if os.path.isdir(path):  # noqa: PTH112 - Path's raises where it may not look
             return self._below(path)
-        if is_archive_name(path) and os.path.isfile(path):  # noqa: PTH113
+        if is_archive_name(path) and _is_file(path):
             return self._in_archive(path, named=True)
-        return self._dicom_file(path) if has_dicom_head(path) else [Input(path)]
+        return self._dicom_files([path]) if has_dicom_head(path) else [Input(path)]
 
-    def _dicom_file(self, path: Path) -> list[Input]:
-        """Return a single DICOM file: a volume if it has several frames."""
+    def _dicom_files(self, files: list[Path]) -> list[Input]:
+        """Return the scans of DICOM files that somebody named; each file is part of one."""
         try:
-            images, _ = self._look_at([path])
+            images, broken = self._look_at(files)
         except UsageError as error:  # the extra is missing
-            return [Input.refused(path, error)]
-        is_volume = bool(images) and images[0].frames > 1 and not images[0].kind
-        return (
-            self._sorted(images, []) if is_volume else [Input(path)]
-        )  # reading says what is wrong
+            return [Input.refused(path, error) for path in files]
+        found = self._sorted([it for it in images if not it.kind], [])
+        alone = [it.files[0] for it in found if len(it.files) == 1 and not _is_volume(it, images)]
+        lost = [*alone, *(it.path for it in images if it.kind), *(it.path for it in broken)]
+        # Of those that are no volume, reading says what is wrong.
+        volumes = [it for it in found if it.files[0] not in alone]
+        return [*map(_as_file, volumes), *map(Input, lost)]
 
     def _below(self, root: Path) -> list[Input]:
         """Return the scans below a folder: files in order, then DICOM series."""
@@ -123,8 +137,10 @@ class _Search:
                     inputs += self._image_file(path, is_top=folder == root)
                 elif is_archive_name(path) and self.is_packed:
                     self.ignored.append(Ignored(path, "archive inside of an archive"))
-                elif is_archive_name(path):
+                elif is_archive_name(path) and _is_file(path):
                     inputs += self._in_archive(path, named=False)
+                elif has_nifti_head(path):
+                    inputs += self._image_file(path, is_top=folder == root)
                 else:
                     others.append(path)
             found = {path for path in others if has_dicom_head(path)}
@@ -220,7 +236,7 @@ class _Search:
             try:
                 images.append(look(path))
             except InputError as error:
-                broken.append(Broken(path, error.message))
+                broken.append(Broken(path, error.message.removeprefix(f"{path} is damaged: ")))
         return images, broken
 
     def _strays(self, files: list[Path], dicom: list[Path]) -> "list[Broken]":
@@ -234,7 +250,7 @@ class _Search:
         broken = []
         for path in files:
             if should_be_dicom(path, shapes):
-                broken.append(Broken(path, f"it is {_kind(path)}"))
+                broken.append(Broken(path, f"it is not DICOM ({_kind(path)})"))
             else:
                 self.ignored.append(Ignored(path, _kind(path), "files_skipped"))
         return broken
@@ -247,6 +263,21 @@ class _Search:
         found, ignored = inputs_of(images, broken, self.ignored, self.options)
         self.ignored += ignored
         return found
+
+
+def _is_volume(found: Input, images: "Sequence[IndexEntry]") -> bool:
+    return any(it.path == found.files[0] and it.frames > 1 for it in images)
+
+
+def _as_file(found: Input) -> Input:
+    """Return a volume of one file under the name of the file, which somebody named."""
+    if len(found.files) > 1:
+        return found
+    return replace(found, path=found.files[0], shown=found.files[0], suffix="")
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 - Path's raises where it may not look
 
 
 def _unreadable(path: Path, error: OSError) -> InputError:
@@ -265,4 +296,14 @@ def _kind(path: Path) -> str:
         return "link that leads nowhere" if path.is_symlink() else f"unreadable: {error.strerror}"
     if not stat.S_ISREG(info.st_mode):
         return "no regular file"
-    return "other file" if info.st_size else "empty file"
+    if not info.st_size:
+        return "empty file"
+    return next((kind for ends, kind in _KINDS if path.name.lower().endswith(ends)), "other file")
+
+
+_KINDS: tuple[tuple[tuple[str, ...], str], ...] = (
+    ((".hdr", ".img"), "Analyze or a NIfTI pair: convert it to .nii.gz"),
+    ((".rar", ".7z", ".bz2", ".xz", ".zst", ".gz"), "compressed in a way that is not unpacked"),
+    ((".mgz", ".mgh", ".mnc"), "image of a format that is not read"),
+)
+"""Endings of what may well be a scan, and why it is none here."""

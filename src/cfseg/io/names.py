@@ -3,12 +3,13 @@
 import hashlib
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from cfseg.errors import UsageError
+from cfseg.errors import InputError, UsageError
 from cfseg.io.found import Input
+from cfseg.io.stream import CheckedStream, open_regular
 
 _SUFFIX = re.compile(
     r"(\.nii)?(\.gz)+$|\.nii$|(\.seg)?\.(nrrd|nhdr)$|\.mh[ad]$|\.(zip|tar|tgz)$|\.tar\.gz$",
@@ -17,7 +18,7 @@ _SUFFIX = re.compile(
 _SCAN_NAME = re.compile(r"\.nii(\.gz)*$|\.(nrrd|nhdr|mha|mhd)$", re.IGNORECASE)
 CHANNEL = "_0000"
 """What nnU-Net puts behind the case's name for a scan's first channel; a CT has no other."""
-_PREAMBLE = 132
+_PREAMBLE, _NIFTI_HEAD = 132, 348
 MOST_BYTES = 120
 """Of a case's name: what is put before and behind it must fit into the 255 of a file's."""
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
@@ -68,24 +69,38 @@ def names_of(path: Path) -> tuple[str, ...]:
 def case_names(inputs: Sequence[Input]) -> dict[Input, str]:
     """Return the name of each input's case: its own, and as many parent folders as tell it apart.
 
-    Raises:
-        UsageError: two inputs that no folder tells apart.
+    Where no folder does, as for ``x.nii`` beside ``x.nii.gz``, the second becomes ``x_2``.
     """
-    depth = dict.fromkeys(inputs, 0)
+    depth, number = dict.fromkeys(inputs, 0), _places_among_twins(inputs)
     while True:
-        names = {found: name_at(found, depth[found]) for found in inputs}
-        counts = Counter(name.lower() for name in names.values())
-        twins = [found for found, name in names.items() if counts[name.lower()] > 1]
-        if not twins:
+        names = {found: _numbered(name_at(found, depth[found]), number[found]) for found in inputs}
+        twins: dict[str, list[Input]] = defaultdict(list)
+        for found, name in names.items():
+            twins[name.lower()].append(found)
+        several = [same for same in twins.values() if len(same) > 1]
+        if not several:
             return names
-        longer = [found for found in twins if depth[found] < len(_parents(found))]
-        if not longer:
-            raise UsageError(
-                f"{twins[0].shown} and {twins[1].shown} would both become {names[twins[0]]}; "
-                "rename one or run them apart"
-            )
-        for found in longer:
-            depth[found] += 1
+        for same in several:
+            longer = [found for found in same if depth[found] < len(_parents(found))]
+            for found in longer:
+                depth[found] += 1
+            for found in same[1:] if not longer else ():
+                number[found] += 1
+
+
+def _places_among_twins(inputs: Sequence[Input]) -> dict[Input, int]:
+    """Return which one each input is, counted from 1, of those with its name in its folder."""
+    seen: Counter[tuple[Path, str]] = Counter()
+    places = {}
+    for found in inputs:
+        key = found.shown.parent, name_at(found, 0).lower()
+        seen[key] += 1
+        places[found] = seen[key]
+    return places
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}_{number}"
 
 
 def _parents(found: Input) -> tuple[str, ...]:
@@ -122,6 +137,16 @@ def has_dicom_head(path: Path) -> bool:
         return False
     # Without a preamble: a little-endian element of group 0008 with a small element number.
     return head[128:132] == b"DICM" or (head[:2] == b"\x08\x00" and head[3:4] == b"\x00")
+
+
+def has_nifti_head(path: Path) -> bool:
+    """Say whether a regular file holds NIfTI data, compressed or not, whatever it is called."""
+    try:
+        with open_regular(path) as handle:
+            head = CheckedStream(handle, path).peek(_NIFTI_HEAD)
+    except InputError:
+        return False
+    return head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0"
 
 
 def files_in(path: Path) -> list[Path]:
