@@ -165,13 +165,14 @@ def test_numbered_cases_name_no_file_in_notes_and_messages(tmp_path, tiny_bundle
 
     sys.path.insert(0, str(Path(__file__).parents[1] / "io"))
     try:
-        from small_series import save
+        from small_series import ALL, put, save
     finally:
         sys.path.pop(0)
     segmenter = Segmenter(tiny_bundle, device="cpu", threads=1)
     (tmp_path / "in").mkdir()
     (save(tmp_path / "in" / "e") / "DOE_JOHN.txt").write_text("words")
-    gap = save(tmp_path / "in" / "2", numbers=[0, 1, 2, 4, 5, 6])
+    other = put(ALL, SeriesInstanceUID="1.9", StudyInstanceUID="1.8")
+    gap = save(tmp_path / "in" / "2", other, numbers=[0, 1, 2, 4, 5, 6])
     out = tmp_path / "out"
     summary = predict_many([gap.parent], out, segmenter, naming="number")
     (done,) = (case for case in summary.cases if case.ok)
