@@ -42,15 +42,15 @@ class Facts:
         slices: first and last plus 1 of the slices that are kept (paper 2.1).
         shape: (z, y, x) of what is kept.
         spacing_mm: of the scan's grid, (z, y, x).
-        hu: (N,) the values of the labelled voxels, rounded, ascending.
-        voxels: (N,) how many have each.
+        hu: (N,) int16 values of the labelled voxels, rounded, ascending.
+        voxels: (N,) int32, how many have each.
     """
 
     slices: tuple[int, int]
     shape: Triple
     spacing_mm: TripleMm
-    hu: npt.NDArray[np.int64]
-    voxels: npt.NDArray[np.int64]
+    hu: npt.NDArray[np.int16]
+    voxels: npt.NDArray[np.int32]
 
     @classmethod
     def of(cls, volume: Volume, labels: LabelMap, z_margin_slices: int) -> "Facts":
@@ -65,12 +65,11 @@ class Facts:
         whole = Box.whole(volume.geometry.shape)
         box = (Box.around(labelled) or whole).grow((z_margin_slices, 0, 0), whole.stop)
         slices = (box.start[0], box.stop[0])
-        hu = np.rint(volume.hu[labelled]).clip(_HU.min, _HU.max).astype(np.int64)
-        counts = np.bincount(hu - _HU.min)
-        values = np.flatnonzero(counts)
+        hu = np.rint(volume.hu[labelled]).clip(_HU.min, _HU.max).astype(np.int16)
+        values, voxels = np.unique(hu, return_counts=True)
         shape = (slices[1] - slices[0], *whole.stop[1:])
         spacing = volume.geometry.spacing_mm
-        return cls(slices, shape, spacing, values + _HU.min, counts[values])
+        return cls(slices, shape, spacing, values, voxels.astype(np.int32))
 
     def save(self, file: Path) -> None:
         """Write the facts to a file.
@@ -116,7 +115,7 @@ def intensity(facts: Sequence[Facts], window_hu: tuple[float, float] | None = No
         raise UsageError("no case has a labelled voxel; check the label maps of the cohort")
     share = np.zeros(int(_HU.max) - int(_HU.min) + 1)
     for fact in known:
-        share[fact.hu - _HU.min] += fact.voxels / fact.voxels.sum() / len(known)
+        share[fact.hu.astype(np.int64) - _HU.min] += fact.voxels / fact.voxels.sum() / len(known)
     values = np.arange(_HU.min, int(_HU.max) + 1, dtype=np.float64)
     below = share.cumsum()
     ends = values[np.searchsorted(below, (0.005, 0.995))]
