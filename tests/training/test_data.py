@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_cohort
 import torch
 
+from cfseg.dataset.cases import read_cases, read_labels
+from cfseg.io import read_scan
 from cfseg.training.chunked import Chunked
 from cfseg.training.data import (
     Ahead,
@@ -20,7 +23,9 @@ from cfseg.training.data import (
     generator,
     label_voxels,
 )
-from cfseg.training.store import ANNOTATED, IGNORE, StoredCase
+from cfseg.training.planning import plan_stage
+from cfseg.training.store import ANNOTATED, IGNORE, Origin, Store, StoredCase, survey
+from cfseg.volume import LabelMap, Volume
 
 AIR = -160
 CPU = torch.device("cpu")
@@ -235,3 +240,28 @@ def test_labels_are_counted_without_reading_them_again(cases) -> None:
     counts = label_voxels(cases, 15)
     assert counts[[1, 14]].tolist() == [2 * 4 * 6 * 6] * 2
     assert counts.sum() == sum(np.prod(shape) for shape in SHAPES)
+
+
+def test_a_cohort_becomes_crops(tmp_path) -> None:
+    """From files to what the network is fed: labels, grid and range fit each other."""
+    recipe = tiny_cohort.recipe().training
+    assert recipe is not None
+    found = [c for c in read_cases(tiny_cohort.write(tmp_path / "cohort")) if c.has_tumor]
+
+    def origin(case) -> Origin:
+        def read() -> tuple[Volume, LabelMap]:
+            return read_scan(case.image).volume, read_labels(case)
+
+        return Origin(case.name, "scan", "truth", read)
+
+    origins = [origin(case) for case in found]
+    facts = survey(origins, tmp_path / "facts", recipe.z_margin_slices)
+    plan = plan_stage("tumor", recipe.tumor, facts)
+    cases = Store(tmp_path / "data", plan).write(origins, facts)
+    rule = Sampling(plan.patch, (20, 20, 20), 1.0, tumor_focus=1.0)
+    with cohort(cases, rule, plan.intensity.lower, CPU, budget_mb=0) as source:
+        crops = drawn(source, 5)
+    tumor = crops.hu[crops.labels == 14].float()
+    assert float(tumor.mean()) == pytest.approx(-60 + 15 * 14, abs=1)
+    assert crops.hu.min() >= round(plan.intensity.lower)
+    assert crops.hu.max() <= round(plan.intensity.upper)

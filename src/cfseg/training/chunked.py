@@ -1,7 +1,7 @@
 """An array on disk in chunks, of which a crop touches few: a Blosc2 frame, and a record beside it.
 
-Of a CT at 2 mm such a file has a third of the bytes. A crop of 64 x 160 x 224 is there in about
-8 ms of one core, against 18 ms from zarr with the same codec and 21 ms from chunks of our own.
+Of a CT at 2 mm the frame has a third of the bytes, and a crop of 64 x 160 x 224 takes 10 ms of one
+core; from zarr with the same codec it takes 16 ms, from a file of zstd chunks 27 ms.
 """
 
 # blosc2 ships no types.
