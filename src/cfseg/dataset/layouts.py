@@ -20,6 +20,7 @@ from cfseg.dataset.label_names import ignore_from_names, label_map_from_names
 from cfseg.dataset.manifest import NAME, Manifest, ManifestCase, check_ignore, read_manifest
 from cfseg.dataset.problems import Problem
 from cfseg.errors import UsageError
+from cfseg.foreign import brief
 from cfseg.labels import TUMOR
 
 _T = TypeVar("_T")
@@ -214,8 +215,10 @@ def _unless_mapped(ignore: int | None, label_map: Mapping[int, int] | None) -> i
 def _check_nnunet(about: dict[str, Any], path: Path) -> None:
     ending = about.get("file_ending", SUFFIXES[0])
     if ending not in SUFFIXES:
-        raise UsageError(f"{path}: the files end in {ending!r}; convert them to .nii.gz")
+        raise UsageError(f"{path}: the files end in {brief(ending)}; convert them to .nii.gz")
     channel_names = about.get("channel_names", {})
+    if not isinstance(channel_names, dict):
+        raise UsageError(f"{path}: channel_names: expected an object, found {brief(channel_names)}")
     if len(channel_names) > 1:
         raise UsageError(f"{path}: there are {len(channel_names)} channels per case; a CT has one")
 
@@ -239,7 +242,7 @@ def _listed_cases(
             name = str(pair.get("name") or stem(image).removesuffix(CHANNEL))
             truth = None if label is None else root / label
         except (KeyError, TypeError) as error:
-            raise UsageError(f"{path}: expected {{image, label}}, found {item!r}") from error
+            raise UsageError(f"{path}: expected {{image, label}}, found {brief(item)}") from error
         yield meaning.entry(name, image, truth)
 
 

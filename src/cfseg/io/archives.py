@@ -4,21 +4,22 @@ An archive is somebody else's: its names may lead out of the folder, its links a
 file may unpack to more than the disk holds. Only plain files come out, within stated limits.
 """
 
+import errno
 import shutil
 import stat
 import tarfile
 import tempfile
 import weakref
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, BinaryIO
 
-from cfseg.errors import InputError, ResourceError
-from cfseg.io.stream import CHUNK
+from cfseg.errors import CfsegError, InputError, ResourceError
+from cfseg.foreign import brief
+from cfseg.io.stream import CHUNK, open_regular
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 MOST_ENTRIES = 200_000
@@ -28,8 +29,7 @@ MOST_RATIO = 200
 SMALL_BYTES = 100 << 20
 """Up to this the ratio does not count: a label map of zeros shrinks a thousandfold."""
 
-
-_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, NotImplementedError)
+_NO_NAME = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
 
 
 @dataclass(frozen=True)
@@ -66,40 +66,56 @@ def unpack(path: Path) -> Unpacked:
             encrypted, ``E_ARCHIVE`` where a name leads out of the folder or a limit is passed.
         ResourceError: ``E_DISK``, there is no room for it.
     """
-    try:
+    with _writing(path):
         unpacked = Unpacked()
-        with _opened(path) as (entries, opener):
-            _unpack(path, unpacked.folder, entries, opener)
-    except (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        EOFError,
-        zlib.error,
-        NotImplementedError,
-    ) as error:
+    with open_regular(path) as handle, _reading(path), _opened(path, handle) as (entries, opener):
+        _unpack(path, unpacked.folder, entries, opener)
+    return unpacked
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (CfsegError, MemoryError):
+        raise
+    except RuntimeError as error:  # zipfile's word for a password or a method it does not know
         raise InputError(
-            f"{path} is damaged: {error}; copy or download it again", code="E_CORRUPT"
+            f"{path} cannot be unpacked ({brief(str(error))}); unpack it yourself", code="E_FORMAT"
         ) from error
-    except RuntimeError as error:  # zipfile's word for a password
+    except Exception as error:
+        # Damaged bytes fail in any way they like; what is written goes through _writing.
         raise InputError(
-            f"{path} cannot be unpacked ({error}); unpack it yourself", code="E_FORMAT"
+            f"{path} is damaged: {brief(str(error))}; copy or download it again", code="E_CORRUPT"
         ) from error
-    except OSError as error:
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) or error.errno in _NO_NAME:
+            why = getattr(error, "strerror", None) or error
+            raise _refused(path, f"no file can be called as one in it is ({why})") from error
         raise ResourceError(
             f"{path} cannot be unpacked to {tempfile.gettempdir()}: {error.strerror}; free "
             "some space, or set TMPDIR to another place",
             code="E_DISK",
         ) from error
-    return unpacked
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Iterator[_Entry], "_Opener"]]:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+def _opened(path: Path, handle: BinaryIO) -> Iterator[tuple[Iterator[_Entry], "_Opener"]]:
+    is_zip = zipfile.is_zipfile(handle)
+    handle.seek(0)
+    is_tar = tarfile.is_tarfile(handle)
+    handle.seek(0)
+    if is_zip:
+        with zipfile.ZipFile(handle) as archive:
             yield (_of_zip(info) for info in archive.infolist()), _Opener(archive)
-    elif tarfile.is_tarfile(path):
-        with tarfile.open(path, "r|*") as archive:  # in one pass: a tar.gz cannot go back
+    elif is_tar:
+        with tarfile.open(fileobj=handle, mode="r|*") as archive:  # a tar.gz cannot go back
             yield (_of_tar(info) for info in archive), _Opener(archive)
     else:
         raise InputError(
@@ -123,7 +139,7 @@ class _Opener:
 
 def _of_zip(info: zipfile.ZipInfo) -> _Entry:
     mode = info.external_attr >> 16
-    plain = not info.is_dir() and (not stat.S_IFMT(mode) or stat.S_ISREG(mode))
+    plain = not info.filename.endswith("/") and (not stat.S_IFMT(mode) or stat.S_ISREG(mode))
     return _Entry(info.filename, info.file_size, plain, info)
 
 
@@ -142,10 +158,7 @@ def _unpack(path: Path, folder: Path, entries: Iterator[_Entry], opener: _Opener
         total += entry.size
         _check_size(path, packed, total, free)
         target = folder.joinpath(*_parts(path, entry.name))
-        if target.exists():
-            raise _refused(path, f"it has two entries called {target.name}")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with opener(entry) as source, target.open("xb") as made:
+        with opener(entry) as source, _made(path, target) as made:
             _copy(source, made, entry, path)
 
 
@@ -162,12 +175,20 @@ def _check_size(path: Path, packed: int, total: int, free: int) -> None:
         )
 
 
+def _made(path: Path, target: Path) -> BinaryIO:
+    with _writing(path):
+        if target.exists():
+            raise _refused(path, f"it has two entries called {brief(target.name)}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target.open("xb")
+
+
 def _parts(path: Path, name: str) -> tuple[str, ...]:
     """Return the parts of an entry's name, all below the folder."""
     inside = PurePosixPath(name.replace("\\", "/"))
     drive = ":" in inside.parts[0] if inside.parts else True
     if inside.is_absolute() or ".." in inside.parts or drive or "\0" in name:
-        raise _refused(path, f"an entry would lie outside of its folder ({name})")
+        raise _refused(path, f"an entry would lie outside of its folder ({brief(name)})")
     return inside.parts
 
 
@@ -177,8 +198,11 @@ def _copy(source: IO[bytes], made: IO[bytes], entry: _Entry, path: Path) -> None
     while chunk := source.read(CHUNK):
         left -= len(chunk)
         if left < 0:
-            raise _refused(path, f"{entry.name} is larger than the archive says")
-        made.write(chunk)
+            raise _refused(path, f"{brief(entry.name)} is larger than the archive says")
+        with _writing(path):
+            made.write(chunk)
+    with _writing(path):
+        made.flush()
     if left:
         raise EOFError(f"{entry.name} ends too early")
 
