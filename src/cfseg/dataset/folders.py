@@ -9,6 +9,8 @@ from pathlib import Path
 
 CHANNEL = "_0000"
 """What nnU-Net puts behind the case's name for a scan's first channel; a CT has no other."""
+MOST_NAME_BYTES = 200
+"""Of a case; a file's name may have 255, and suffixes and a temporary prefix are put to it."""
 _NUMBERED = re.compile(r"_\d{4}$")
 _SUFFIX = re.compile(r"(\.nii)?(\.gz)+$|\.nii$", re.IGNORECASE)
 _NIFTI = re.compile(r"\.nii(\.gz)*$", re.IGNORECASE)
@@ -73,7 +75,12 @@ def is_there(path: Path) -> bool:
 
 def is_file_name(name: str) -> bool:
     """Say whether outputs can be called after a case: its name is no path, and not hidden."""
-    return bool(name) and not name.startswith(".") and not {*name} & {"/", "\\", "\0"}
+    try:
+        length = len(os.fsencode(name))
+    except UnicodeEncodeError:  # half a character, which JSON can hold
+        return False
+    is_path = bool({*name} & {"/", "\\", "\0"})
+    return 0 < length <= MOST_NAME_BYTES and not name.startswith(".") and not is_path
 
 
 def stem(path: Path) -> str:
