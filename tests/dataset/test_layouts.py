@@ -80,7 +80,7 @@ def test_nnunet_with_explicit_files(tmp_path):
         ({"labels": {"liver": -1}}, "from 0 to 255"),
         ({"labels": {"liver": 10**30}}, "from 0 to 255"),
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_a_description_that_cannot_be_used_is_refused(tmp_path, about, message):
     touch(tmp_path, "imagesTr/a_0000.nii.gz")
