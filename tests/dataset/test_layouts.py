@@ -71,13 +71,32 @@ def test_nnunet_with_explicit_files(tmp_path):
         ({"file_ending": ".nii.gz", "channel_names": {"0": "CT", "1": "PET"}}, "2 channels"),
         ({"file_ending": ".nii.gz", "labels": {"bladder": 1}}, "'bladder'"),
         ({"training": [{"label": "x"}]}, "expected {image, label}"),
+        ({"training": ["x.nii.gz"], "test": 3}, "test: expected a list, found 3"),
+        ({"channel_names": 1}, "channel_names: expected an object, found 1"),
+        ({"labels": {"a" * 5000: 1}}, "label names 'aaaa"),
+        ({"labels": {"9" * 5000: "liver"}}, "has the id '9999"),
+        ({"labels": {"9" * 4000: "liver"}}, "has the id '9999"),
+        ({"labels": {"liver": 300}}, "from 0 to 255"),
+        ({"labels": {"liver": -1}}, "from 0 to 255"),
+        ({"labels": {"liver": 10**30}}, "more than 64 bits"),
+        ({"training": [{"name": "\ud800", "image": "a.nii"}]}, "half a character"),
     ],
+    ids=range(12),
 )
 def test_a_description_that_cannot_be_used_is_refused(tmp_path, about, message):
     touch(tmp_path, "imagesTr/a_0000.nii.gz")
     describe(tmp_path, **about)
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=message) as caught:
         list_cohort(tmp_path)
+    assert len(caught.value.message) < 600
+
+
+@pytest.mark.parametrize(("name", "image"), [("a" * 5000, "a.nii.gz"), ("a", "a\0.nii.gz")])
+def test_names_that_no_file_can_have_are_problems_of_their_cases(tmp_path, name, image):
+    describe(tmp_path, training=[{"name": name, "image": image}])
+    (entry,) = list_cohort(tmp_path).entries
+    assert entry.code == "E_USAGE"
+    assert len(entry.problem) < 600
 
 
 def test_decathlon(tmp_path):

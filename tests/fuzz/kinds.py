@@ -1,6 +1,7 @@
 """The kinds of mutants: how many of each there are, what makes them, what reads them."""
 
 import random
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,8 @@ from cfseg.networks.build import fitting_weights
 from cfseg.recipes import recipe
 from cfseg.volume import LabelMap
 
-MOST_MESSAGE = 1200
-"""Characters: a sentence or two, and the folder of the mutant."""
+MOST_MESSAGE = 1000
+"""Characters without paths: a sentence or two."""
 Make = Callable[[Path, random.Random], Path]
 """Writes a mutant into an empty folder and returns the path that is to be read."""
 Read = Callable[[Path, random.Random], Iterator[str]]
@@ -64,7 +65,8 @@ def attempt(read: Callable[[], object]) -> str:
 
 
 def _checked(error: CfsegError) -> str:
-    assert 10 < len(error.message) < MOST_MESSAGE, f"a message of {len(error.message)} characters"
+    length = len(re.sub(r"/\S*", "", error.message))  # a description may name a long path
+    assert 10 < length < MOST_MESSAGE, f"a message of {length} characters"
     return error.code
 
 
@@ -123,9 +125,9 @@ def read_recipe(path: Path, rng: random.Random) -> Iterator[str]:
 
 
 def read_cohort(path: Path, rng: random.Random) -> Iterator[str]:
-    """List a cohort and sort it into groups."""
+    """List a cohort, sort it into groups and write both."""
     list_cohort(path)
-    for problem in groups(path, workers=1).refused:
+    for problem in groups(path, path.with_name("out"), manifest=True, workers=1).refused:
         yield attempt(lambda it=problem: _raise(InputError(it.message, code=it.code)))
     yield ""
 

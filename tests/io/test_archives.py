@@ -156,6 +156,45 @@ def test_damage_anywhere_is_an_error_of_the_archive(tmp_path, nifti, kind):
             unpack(path)
 
 
+@pytest.mark.parametrize("kind", ["x.zip", "x.tar"])
+@pytest.mark.parametrize("names", [["a" * 300], ["a/" * 3000 + "a"], ["a", "a/b"]])
+def test_a_name_that_no_file_can_have_is_the_archives_fault(tmp_path, kind, names):
+    path = make(tmp_path / kind, dict.fromkeys(names, b"x"))
+    with pytest.raises(InputError, match="cannot be made") as caught:
+        unpack(path)
+    assert caught.value.code == "E_ARCHIVE"
+    assert len(caught.value.message) < 400
+
+
+def test_a_name_that_is_not_utf8_although_it_says_so(tmp_path):
+    path = make_zip(tmp_path / "x.zip", {"é.nii": b"x"})
+    path.write_bytes(path.read_bytes().replace("é".encode(), b"\xe9\xe9"))
+    with pytest.raises(InputError) as caught:
+        unpack(path)
+    assert caught.value.code == "E_CORRUPT"
+
+
+def test_an_offset_that_points_nowhere_is_damage(tmp_path, nifti):
+    path = make_zip(tmp_path / "x.zip", {"a.nii.gz": nifti})
+    data = bytearray(path.read_bytes())
+    end = data.rfind(b"PK\x05\x06")
+    data[end + 16 : end + 20] = (2**32 - 2).to_bytes(4, "little")  # of the central directory
+    path.write_bytes(data)
+    with pytest.raises(InputError) as caught:
+        unpack(path)
+    assert caught.value.code == "E_CORRUPT"
+
+
+def test_an_entry_without_a_name(tmp_path):
+    path = make_zip(tmp_path / "x.zip", {"x": b"x"})
+    data = path.read_bytes()
+    for place in (26, data.find(b"PK\x01\x02") + 28):  # lengths of the name
+        data = data[:place] + b"\0\0" + data[place + 2 :]
+    path.write_bytes(data)
+    with pytest.raises(InputError):
+        unpack(path)
+
+
 def test_a_full_disk_is_said(tmp_path, nifti, monkeypatch):
     path = make_zip(tmp_path / "x.zip", {"a.nii.gz": nifti})
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100})())

@@ -157,12 +157,13 @@ def child_script(monkeypatch, tmp_path: Path, body: str) -> None:
 
 CRASH = "if len(frame) < 100: os.kill(os.getpid(), signal.SIGSEGV)"
 HANG = "if len(frame) < 100: signal.pause()"
+BUSY = "while len(frame) < 100: pass"
 
 
 @pytest.mark.parametrize(
     ("body", "says"),
-    [(CRASH, r"exit code -11"), (HANG, r"more than 0\.5 s")],
-    ids=["crash", "hang"],
+    [(CRASH, r"exit code -11"), (HANG, r"more than 0\.5 s"), (BUSY, "far longer than any image")],
+    ids=["crash", "hang", "busy"],
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_decoder_that_crashes_or_hangs_costs_one_file(
@@ -172,11 +173,13 @@ def test_a_decoder_that_crashes_or_hangs_costs_one_file(
     raw = noise(12, False)
     good = by_pyjpegls(raw, 12, False)
     np.testing.assert_array_equal(stored(one_file(tmp_path, good)), raw)
-    monkeypatch.setattr(dicom_decode, "IMAGE_SECONDS", 0.5)
+    monkeypatch.setattr(dicom_decode, "IMAGE_SECONDS", 0.5 if body == HANG else 60.0)
+    monkeypatch.setattr(dicom_decode, "CPU_SECONDS", 0.1)
     with pytest.raises(InputError, match=says) as caught:
         stored(one_file(tmp_path, b"\xff\xd8"))
     assert caught.value.code == "E_CORRUPT"
     monkeypatch.setattr(dicom_decode, "IMAGE_SECONDS", 60.0)
+    monkeypatch.setattr(dicom_decode, "CPU_SECONDS", 2.0)
     np.testing.assert_array_equal(stored(one_file(tmp_path, good)), raw)
 
 

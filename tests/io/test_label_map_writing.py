@@ -10,9 +10,18 @@ import nibabel as nib
 import numpy as np
 import pytest
 from small_scans import SHAPE, ct, image, labels
+from test_nifti_refusals import QFORM_CODE, SFORM_CODE, patched, plain
 
 from cfseg.errors import ResourceError, UsageError
-from cfseg.io import label_image, read_label_map, read_scan, scan_from_image, write, write_label_map
+from cfseg.io import (
+    ReadingOptions,
+    label_image,
+    read_label_map,
+    read_scan,
+    scan_from_image,
+    write,
+    write_label_map,
+)
 from cfseg.labels import LABELS
 from cfseg.volume import LabelMap
 
@@ -45,6 +54,18 @@ def test_affine_codes_and_zooms_are_those_of_the_input(ct_file, tmp_path: Path, 
     assert written.get_data_dtype() == np.uint8
     assert written.get_data_shape() == SHAPE
     np.testing.assert_array_equal(nib.load(out).affine, nib.load(path).affine)
+
+
+@pytest.mark.parametrize(("codes", "written"), [((-1, -9), (0, 0)), ((99, 7), (2, 2))], ids=str)
+def test_codes_that_nobody_knows_cost_no_orientation(tmp_path: Path, caplog, codes, written):
+    """nibabel sets them to 0, and then what the file says of its axes is another thing."""
+    content = patched(plain(), (QFORM_CODE, "h", codes[0]), (SFORM_CODE, "h", codes[1]))
+    (tmp_path / "a.nii").write_bytes(content)
+    scan = read_scan(tmp_path / "a.nii", options=ReadingOptions(assume_orientation="LAS"))
+    write_label_map(tmp_path / "o.nii", LabelMap.empty(scan.volume.geometry), scan.source)
+    header = nib.load(tmp_path / "o.nii").header
+    assert (int(header["qform_code"]), int(header["sform_code"])) == written
+    assert caplog.messages == []
 
 
 def test_voxels_and_label_names_are_there(tmp_path: Path, scan, label_map):

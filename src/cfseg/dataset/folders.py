@@ -9,6 +9,8 @@ from pathlib import Path
 
 from cfseg.io import CHANNEL, stem
 
+MOST_NAME_BYTES = 200
+"""Of a case; a file's name may have 255, and suffixes and a temporary prefix are put to it."""
 _NUMBERED = re.compile(r"_\d{4}$")
 _NIFTI = re.compile(r"\.nii(\.gz)*$", re.IGNORECASE)
 
@@ -72,7 +74,12 @@ def is_there(path: Path) -> bool:
 
 def is_file_name(name: str) -> bool:
     """Say whether outputs can be called after a case: its name is no path, and not hidden."""
-    return bool(name) and not name.startswith(".") and not {*name} & {"/", "\\", "\0"}
+    try:
+        length = len(os.fsencode(name))
+    except UnicodeEncodeError:  # half a character, which JSON can hold
+        return False
+    is_path = bool({*name} & {"/", "\\", "\0"})
+    return 0 < length <= MOST_NAME_BYTES and not name.startswith(".") and not is_path
 
 
 def with_suffix(path: Path, name: str) -> Path:

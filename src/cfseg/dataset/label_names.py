@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cfseg.errors import UsageError
+from cfseg.foreign import brief
 from cfseg.labels import LABELS, TUMOR, flare_id, plain_word
 
 IDENTITY = {label.id: label.id for label in LABELS}
 IGNORE = TUMOR.id + 1
 """What a voxel that nobody annotated has on FLARE's ids: as nnU-Net wants it, the id after the
 last label, whatever value stands in the file."""
+MOST_ID = 255
 _BACKGROUND = "background"
 _IGNORE = "ignore"
 
@@ -37,7 +39,7 @@ def label_map_from_names(labels: Mapping[str, object], path: Path) -> dict[int, 
     unknown = [name for _, name in named if flare_id(name) is None]
     if unknown:
         raise UsageError(
-            f"{path}: the label names {', '.join(map(repr, unknown))} are none of "
+            f"{path}: the label names {', '.join(map(brief, unknown[:10]))} are none of "
             f"{', '.join(label.name for label in LABELS)}; say in manifest.json what the ids mean, "
             'for example {"label_map": {"1": 1, "2": 0}, ...}, where 0 leaves a label out'
         )
@@ -72,16 +74,19 @@ def _pairs(labels: Mapping[str, object], path: Path) -> list[tuple[int, str]]:
     for number, name in pairs:
         other = names.setdefault(number, name)
         if other != name:
-            raise UsageError(f"{path}: {other!r} and {name!r} have the same id {number}")
+            raise UsageError(f"{path}: {brief(other)} and {brief(name)} have the same id {number}")
     return pairs
 
 
 def _pair(key: str, value: object, path: Path) -> tuple[int, str]:
     number, name = (key, value) if isinstance(value, str) else (value, key)
     try:
-        return int(str(number)), str(name)
+        found = int(str(number))
     except ValueError:
+        found = -1
+    if not 0 <= found <= MOST_ID:
         raise UsageError(
-            f"{path}: the label {name!r} has the id {number}; expected one number per label "
-            "(regions of several labels cannot be read)"
-        ) from None
+            f"{path}: the label {brief(name)} has the id {brief(number)}; expected one number from "
+            f"0 to {MOST_ID} per label (regions of several labels cannot be read)"
+        )
+    return found, str(name)

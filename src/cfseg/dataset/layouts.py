@@ -12,6 +12,7 @@ from cfseg.dataset.label_names import ignore_from_names, label_map_from_names
 from cfseg.dataset.manifest import NAME, Manifest, ManifestCase, check_ignore, read_manifest
 from cfseg.dataset.problems import Problem
 from cfseg.errors import UsageError
+from cfseg.foreign import brief
 from cfseg.io import CHANNEL, stem
 from cfseg.labels import TUMOR
 
@@ -207,8 +208,10 @@ def _unless_mapped(ignore: int | None, label_map: Mapping[int, int] | None) -> i
 def _check_nnunet(about: dict[str, Any], path: Path) -> None:
     ending = about.get("file_ending", SUFFIXES[0])
     if ending not in SUFFIXES:
-        raise UsageError(f"{path}: the files end in {ending!r}; convert them to .nii.gz")
+        raise UsageError(f"{path}: the files end in {brief(ending)}; convert them to .nii.gz")
     channel_names = about.get("channel_names", {})
+    if not isinstance(channel_names, dict | list):
+        raise UsageError(f"{path}: channel_names: expected an object, found {brief(channel_names)}")
     if len(channel_names) > 1:
         raise UsageError(f"{path}: there are {len(channel_names)} channels per case; a CT has one")
 
@@ -218,21 +221,24 @@ def _explicit(path: Path, name: str, value: Any) -> dict[str, Any]:  # noqa: ANN
     try:
         return {"name": name, "image": value["images"][0], "label": value["label"]}
     except (KeyError, IndexError, TypeError) as error:
-        raise UsageError(f"{path}: dataset.{name}: expected images and a label") from error
+        raise UsageError(f"{path}: dataset.{name[:60]}: expected images and a label") from error
 
 
 def _listed_cases(
     root: Path, path: Path, about: dict[str, Any], meaning: _Meaning
 ) -> Iterator[Entry]:
     """Yield the cases that a ``dataset.json`` names one by one, the ``test`` list unlabelled."""
-    for item in [*about["training"], *(about.get("test") or ())]:
+    test = about.get("test") or []
+    if not isinstance(test, list):
+        raise UsageError(f"{path}: test: expected a list, found {brief(test)}")
+    for item in [*about["training"], *test]:
         pair = item if isinstance(item, dict) else {"image": item}
         try:
             image, label = _existing(root / pair["image"]), pair.get("label")
             name = str(pair.get("name") or stem(image).removesuffix(CHANNEL))
             truth = None if label is None else root / label
         except (KeyError, TypeError) as error:
-            raise UsageError(f"{path}: expected {{image, label}}, found {item!r}") from error
+            raise UsageError(f"{path}: expected {{image, label}}, found {brief(item)}") from error
         yield meaning.entry(name, image, truth)
 
 
@@ -296,8 +302,8 @@ def _channels_refused(name: str, scans: list[Path]) -> list[Entry]:
 def _without_twins(entries: Iterable[Entry]) -> Iterable[Entry]:
     """Yield the cases in order of name; one that came before, whatever its case, is a problem.
 
-    So is one that is no name of a file. Outputs are called after the case, and some file systems
-    do not tell ``a`` from ``A``.
+    So is one that is no name of a file, or has files that none can be called like. Outputs are
+    called after the case, and some file systems do not tell ``a`` from ``A``.
     """
     seen: dict[str, Entry] = {}
     for entry in sorted(entries, key=lambda entry: entry.name):
@@ -305,8 +311,12 @@ def _without_twins(entries: Iterable[Entry]) -> Iterable[Entry]:
         if entry.problem:
             yield entry
         elif not is_file_name(entry.name):
-            problem = f"{entry.image}: outputs cannot be called after the case {entry.name!r}"
+            image, name = brief(str(entry.image)), brief(entry.name)
+            problem = f"{image}: outputs cannot be called after the case {name}"
             yield replace(entry, problem=f"{problem}; give it another name", code="E_USAGE")
+        elif "\0" in f"{entry.image}{entry.label}":
+            problem = f"{entry.name} has files with a NUL in their names, which no file has"
+            yield replace(entry, problem=problem, code="E_USAGE")
         elif twin is entry:
             yield entry
         else:

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from cfseg.dataset.folders import is_file_name
 from cfseg.dataset.json_object import read_object
 from cfseg.dataset.label_names import IDENTITY
 from cfseg.errors import UsageError
+from cfseg.foreign import problem
 from cfseg.io import write_json
 from cfseg.labels import ORGAN_IDS, TUMOR
 
@@ -82,9 +84,9 @@ def read_manifest(path: Path) -> Manifest:
     ignore = found.pop(IGNORE_KEY) if type(found.get(IGNORE_KEY)) is int else None
     cases, problems = {}, {}
     for name, value in found.items():
-        cases[name], problem = _case(name, value)
-        if problem:
-            problems[name] = f"{path}: {name} {problem}"
+        cases[name], wrong = _case(name, value)
+        if wrong:
+            problems[name] = f"{path}: {name[:60]} {wrong}"
     return Manifest(path, cases, default, ignore, problems)
 
 
@@ -136,10 +138,10 @@ def _default_label_map(path: Path, value: object) -> dict[int, int] | None:
         label_map = _LABEL_MAP.validate_python(value)
     except ValidationError as error:
         raise UsageError(
-            f"{path}: label_map: expected {{id in the files: FLARE id}}: {_first(error)}"
+            f"{path}: label_map: expected {{id in the files: FLARE id}}: {problem(error)}"
         ) from error
-    if problem := check_label_map(label_map):
-        raise UsageError(f"{path} {problem}")
+    if wrong := check_label_map(label_map):
+        raise UsageError(f"{path} {wrong}")
     return label_map
 
 
@@ -150,24 +152,14 @@ def _case(name: str, value: object) -> tuple[ManifestCase, str]:
             value if isinstance(value, dict) else {"annotated": value}
         )
     except ValidationError as error:
-        return ManifestCase(), f"cannot be used: {_first(error)}"
-    if not _is_name(name):
+        return ManifestCase(), f"cannot be used: {problem(error)}"
+    if not is_file_name(name) or {*name} & {*':*?"<>|'}:
         return case, "cannot be the name of a file"
     if not _IDS.issuperset(case.annotated or ()):
         return case, "has ids other than 1..14"
     if not _IDS.issuperset(case.absent):
         return case, "names as absent ids other than 1..14"
     return case, check_label_map(case.label_map or {})
-
-
-def _is_name(name: str) -> bool:
-    return bool(name) and not name.startswith(".") and not {*name} & {*'/\\:*?"<>|\0'}
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg']}"
 
 
 def _files(case: "Case", folder: Path) -> dict[str, Any]:

@@ -34,7 +34,7 @@ MOST_PADDING = 16 << 20
 """What may follow the last entry of a tar archive; ordinary ones have 10 kB."""
 _DAMAGE = (
     zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError,
-    NotImplementedError,
+    NotImplementedError, UnicodeDecodeError,
 )  # fmt: skip
 _NO_PLACE = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 """Errors of a name that cannot be made: too long, or a folder's and a file's at once."""
@@ -85,7 +85,7 @@ def unpack(path: Path) -> Unpacked:
             f"{path} cannot be unpacked ({error}); unpack it yourself", code="E_FORMAT"
         ) from error
     except OSError as error:
-        if error.errno is None:  # bz2's word for damage
+        if error.errno in (None, errno.EINVAL):  # bz2's word for damage, and of an offset's
             raise _damaged(path, error) from error
         if error.errno in _NO_PLACE:
             raise _refused(path, f"an entry's name cannot be made ({error.strerror})") from error

@@ -6,11 +6,18 @@ unpickled. It ends with its standard input.
 """
 
 import json
+import math
 import os
 import signal
 import struct
+import time
 import warnings
 from typing import IO, Any
+
+try:
+    import resource
+except ImportError:  # not on this platform
+    resource = None  # type: ignore[assignment]
 
 MEMORY_BYTES = 4 << 30
 """What the child may ask for: the largest image there is, several times over."""
@@ -70,17 +77,25 @@ def main() -> None:
             request, frame = receive(requests, 1 << 40)
         except EOFError:
             return
+        _limit_seconds(request["seconds"])
         send(answers, *_answer(request, frame))
 
 
 def _limit_memory() -> None:
-    try:
-        import resource
-    except ImportError:  # not on this platform
-        return
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    most = MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(MEMORY_BYTES, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    if resource is not None:
+        _limit(resource.RLIMIT_AS, MEMORY_BYTES)
+
+
+def _limit_seconds(seconds: float) -> None:
+    """End this process if from now on it computes for longer."""
+    if resource is not None:
+        _limit(resource.RLIMIT_CPU, math.ceil(time.process_time() + seconds))
+
+
+def _limit(what: int, most: int) -> None:
+    assert resource is not None  # noqa: S101 - see the callers
+    _, hard = resource.getrlimit(what)
+    resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def _answer(request: dict[str, Any], frame: bytes) -> tuple[dict[str, Any], bytes]:

@@ -6,6 +6,7 @@ refused, and the next one gets a new child.
 
 import atexit
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -27,7 +28,10 @@ from cfseg.io.dicom_layout import DECODERS, PixelLayout
 from cfseg.io.dicom_tags import corrupt
 
 IMAGE_SECONDS = 60.0
-"""What decoding one image may take; a slice of 512 x 512 takes a few hundredths of a second."""
+"""What decoding one image may take, on a machine that does other things, too."""
+CPU_SECONDS, CPU_SECONDS_PER_PIXEL = 2.0, 3e-6
+"""What it may compute; a slice of 512 x 512 takes a few hundredths of a second. A damaged JPEG-LS
+stream of 100 bytes can take many seconds."""
 
 
 def decode(path: Path, frame: bytes, layout: PixelLayout) -> npt.NDArray[Any]:
@@ -61,6 +65,7 @@ def _request(layout: PixelLayout) -> dict[str, Any]:
         "syntax": str(layout.syntax),
         "plugin": plugin,
         "modules": modules,
+        "seconds": CPU_SECONDS + CPU_SECONDS_PER_PIXEL * layout.rows * layout.columns,
         "layout": {
             "rows": layout.rows,
             "columns": layout.columns,
@@ -132,9 +137,7 @@ class _Child:
                 return _timed(process, lambda: _exchange(process, head, body, most_bytes))
             except (EOFError, OSError, ValueError) as error:
                 self.close()
-                late = isinstance(error, TimeoutError)
-                end = error if late else f"ended the decoder (exit code {process.returncode})"
-                raise corrupt(path, f"decoding its pixels {end}") from error
+                raise corrupt(path, f"decoding its pixels {_end_of(process, error)}") from error
             except BaseException:  # a Ctrl-C in between: the next answer would be this one's
                 self.close()
                 raise
@@ -208,6 +211,15 @@ def _timed(
         raise
     finally:
         timer.cancel()
+
+
+def _end_of(process: "subprocess.Popen[bytes]", error: Exception) -> str:
+    """Return in words how decoding ended the process, or came to no end."""
+    if isinstance(error, TimeoutError):
+        return str(error)
+    if process.returncode == -getattr(signal, "SIGXCPU", 0):
+        return "takes far longer than any image does"
+    return f"ended the decoder (exit code {process.returncode})"
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

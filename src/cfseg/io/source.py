@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from nibabel.nifti1 import xform_codes
 from nibabel.orientations import io_orientation
 
 from cfseg.errors import InputError
@@ -29,6 +30,9 @@ RAS_TO_ZYX = np.array([[0, 0, 1, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]]
 
 LABEL_MAP_SIDE = np.iinfo(np.int16).max
 """NIfTI-1, in which a label map is written, counts voxels with 16 bits."""
+ALIGNED = 2
+"""NIfTI's code of the space of another scan."""
+
 _T = TypeVar("_T", bound=np.generic)
 _Affine = npt.NDArray[np.float64]
 
@@ -225,9 +229,20 @@ def _label_header(header: nib.Nifti1Header, shape: Triple) -> nib.Nifti1Header:
     made.set_slope_inter(1, 0)
     for field in _GEOMETRY_FIELDS:
         made[field] = header[field]
+    for field in ("qform_code", "sform_code"):
+        made[field] = _written_code(int(header[field]))
     made["pixdim"][:4] = header["pixdim"][:4]
     made["descrip"] = b"cfseg label map"
     return made
+
+
+def _written_code(code: int) -> int:
+    """Return a code of qform or sform as nibabel can write it; of others it makes something else.
+
+    A positive one that it does not know tells of a space all the same, a negative one of none.
+    """
+    known = code in xform_codes.value_set("code")
+    return code if known else ALIGNED if code > 0 else 0
 
 
 def _coded_header(affine: _Affine, shape: Triple) -> nib.Nifti1Header:

@@ -69,8 +69,9 @@ def open_regular(path: Path) -> BufferedReader:
                 f"{path} is a link to a file that does not exist", code="E_FORMAT"
             ) from error
         raise InputError(f"there is no {path}; check the path", code="E_MISSING") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}", code="E_READ") from error
+    except (OSError, ValueError) as error:  # a name with a NUL in it is a ValueError
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read: {why}", code="E_READ") from error
     # Between stat and open the name may have come to mean something else.
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
