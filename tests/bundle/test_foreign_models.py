@@ -226,6 +226,15 @@ def test_a_list_of_tensors_without_end_is_refused(tmp_path):
         read_weights(tmp_path / "w.safetensors", sha256_of(contents))
 
 
+def test_a_damaged_list_of_tensors_is_named_in_a_few_words(tmp_path):
+    header = json.dumps({"w": {"dtype": "a" * 5000, "shape": [0], "data_offsets": [0, 0]}}).encode()
+    contents = struct.pack("<Q", len(header)) + header
+    (tmp_path / "w.safetensors").write_bytes(contents)
+    with pytest.raises(ModelError, match="not a safetensors file") as caught:
+        read_weights(tmp_path / "w.safetensors", sha256_of(contents))
+    assert len(caught.value.message) < 400
+
+
 def test_weights_that_share_their_memory_are_written_apart(tmp_path):
     weights = random_weights(small_plan())
     first, second = (f"decoder.stages.{stage}.convs.0.norm.bias" for stage in (0, 1))

@@ -61,8 +61,7 @@ def run_one(mutant: Mutant, seed: int, folder: Path) -> Outcome:
         seed: of all of them.
         folder: empty; there the mutant lies.
     """
-    kind = KINDS[mutant[0]]
-    rng = random.Random(f"{seed} {mutant}")  # noqa: S311 - no secret
+    kind, rng = KINDS[mutant[0]], rng_of(mutant, seed)
     path = kind.make(folder, rng)
     codes: list[str] = []
     fault, before_mb, began = "", _peak_mb(reset=True), perf_counter()
@@ -78,6 +77,11 @@ def run_one(mutant: Mutant, seed: int, folder: Path) -> Outcome:
     if not fault and mb > MOST_MB:
         fault = f"took {mb:.0f} MB"
     return Outcome(mutant, tuple(codes if any(codes) else codes[:1]), fault, seconds, mb)
+
+
+def rng_of(mutant: Mutant, seed: int) -> random.Random:
+    """Return what decides about a mutant: how it is made, and with which options it is read."""
+    return random.Random(f"{seed} {mutant}")  # noqa: S311 - no secret
 
 
 def run_all(

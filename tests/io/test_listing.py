@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from small_scans import ct, image, labels
+from test_nifti_refusals import SLOPE, patched, plain
 
 from cfseg.errors import InputError, UsageError
 from cfseg.io import AS_IS, ReadingOptions, case_names, list_inputs, read_scan
@@ -126,6 +127,18 @@ def test_label_maps_below_the_first_level_are_no_scans(tmp_path):
     assert list(cases(tmp_path)) == ["s0001__ct", "s0002__ct", "s0003__ct"]
     assert list_inputs([tmp_path]).reasons == {"label map": 9}
     assert list(cases(tmp_path / "s0001" / "segmentations")) == ["all", "float", "liver"]
+
+
+@pytest.mark.parametrize(
+    ("value", "slope"), [("nan", 1), ("-inf", 1), ("3e38", 1e30), ("3e38", -1e30), ("nan", 2)]
+)
+def test_numbers_that_are_none_make_no_label_map(tmp_path, value, slope):
+    data = labels().astype(np.float32)
+    data[3, 3, 3] = float(value)
+    path = tmp_path / "case" / "x.nii"
+    path.parent.mkdir()
+    path.write_bytes(patched(plain(data), (SLOPE, "f", slope)))
+    assert [found.name for found in list_inputs([tmp_path]).inputs] == ["x.nii"]
 
 
 def test_a_raw_data_set_of_nnunet_gives_its_images(tmp_path):

@@ -146,7 +146,9 @@ def read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
         weights = dict(safetensors.torch.load(contents))
     except (safetensors.SafetensorError, KeyError) as error:
         # A KeyError is a type of number that torch does not have.
-        raise ModelError(f"{path}: not a safetensors file ({error}); make it again") from error
+        raise ModelError(
+            f"{path}: not a safetensors file ({brief(str(error))}); make it again"
+        ) from error
     if wrong := not_weights(weights):
         raise ModelError(f"{path}: {wrong}; make the bundle again")
     return weights

@@ -27,6 +27,8 @@ def is_label_map(path: Path) -> bool:
         for values in stored_pieces(path):
             if values.dtype.itemsize == 1:
                 return True  # a byte cannot hold HU
+            if not np.isfinite(values).all():
+                return False
             whole = np.rint(values)
             if not (np.abs(values - whole) < 1e-3).all():
                 return False

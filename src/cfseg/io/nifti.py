@@ -124,7 +124,10 @@ def stored_pieces(path: Path) -> Iterator[npt.NDArray[Any]]:
         piece = bytearray(CHUNK)
         while count := stream.read_into(memoryview(piece)):
             raw = np.frombuffer(piece, said.dtype, count // said.dtype.itemsize)
-            yield raw if (said.slope, said.inter) == (1, 0) else raw * said.slope + said.inter
+            if (said.slope, said.inter) != (1, 0):
+                with np.errstate(over="ignore", invalid="ignore"):
+                    raw = raw * said.slope + said.inter
+            yield raw
 
 
 def _announced(stream: CheckedStream, options: ReadingOptions) -> _Announced:
