@@ -122,7 +122,7 @@ def test_fifty_steps_equal_stock_nnunet(monkeypatch, tmp_path, batch_dice, ignor
         on_step=lambda step: found.append(step.loss),
     )  # fmt: skip
     expected = list(_Stock(monkeypatch, batch_dice).losses(feed))
-    assert found == pytest.approx(expected, rel=0, abs=1e-8)
+    assert found == pytest.approx(expected, rel=0, abs=1e-12)
     assert found[-1] < found[0] - 0.01
 
 
@@ -140,7 +140,12 @@ def test_first_weights_are_those_that_stock_nnunet_draws(monkeypatch):
 
 @pytest.mark.parametrize(
     "own",
-    [{}, {"optimizer": "adamw", "lr_schedule": "cosine", "warmup_epochs": 1}, {"ema": 0.9}],
+    [
+        {},
+        {"optimizer": "adamw", "lr_schedule": "cosine", "head_weights": (1.0,)},
+        {"ema": 0.9},
+        {"precision": "fp16"},
+    ],
 )
 def test_it_goes_on_from_any_step_bit_for_bit(tmp_path, own):
     wanted, losses, stopped = settings(epochs=3, **own), {}, []
@@ -296,7 +301,9 @@ def test_a_step_that_is_not_finite_is_left_out(tmp_path):
     run(tmp_path / "without", wanted=wanted, on_step=lambda step: without.append(step.loss))
     assert math.isnan(losses.pop(3))
     assert losses == without[:5]
-    assert lines == ["network: step 4: the loss is not finite, steps are left out until it is"]
+    assert [line.partition(";")[0] for line in lines] == [
+        "network: step 4: the loss or its gradients are not finite"
+    ]
     assert outcome.history[0].loss == pytest.approx(sum(losses) / 5)
 
 
@@ -338,6 +345,32 @@ def test_a_network_learns_in_bf16(tmp_path):
     run(tmp_path / "exact", on_step=lambda s: exact.append(s.loss))
     assert losses != exact
     assert losses == pytest.approx(exact, abs=0.02)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_it_trains_and_goes_on_on_a_gpu(tmp_path, precision):
+    def feed(step):
+        return Windows(*(tensor.to("cuda") for tensor in windows(step)))
+
+    def validate(network, epoch):
+        return float(network(feed(0).scan).float().std())
+
+    def train(folder, **how):
+        wanted = settings(precision=precision, epochs=3)
+        network = fresh_network(PLAN, 0).to("cuda")
+        return small.train(
+            network, feed, wanted, small.place(folder), report=print, validate=validate, **how
+        )
+
+    stop = Stop()
+    with pytest.raises(SystemExit):
+        train(tmp_path / "a", stop=stop, on_step=lambda s: setattr(stop, "signal", 15))
+    stopped, undisturbed = train(tmp_path / "a"), train(tmp_path / "b")
+    found = [epoch.loss for epoch in stopped.history]
+    assert found == pytest.approx([epoch.loss for epoch in undisturbed.history], abs=0.05)
+    assert 0 < stopped.cost.feed_share < 1
+    assert (stopped.cost.device, stopped.cost.steps) == ("cuda", 12)
 
 
 def test_settings_are_the_recipes():

@@ -145,12 +145,15 @@ def _count(state: State, step: Step, name: str, report: Callable[[str], None]) -
         return
     state.skipped += 1
     if state.skipped == 1:
-        report(f"{name}: step {step.done}: the loss is not finite, steps are left out until it is")
+        report(
+            f"{name}: step {step.done}: the loss or its gradients are not finite; steps are left "
+            "out until they are"
+        )
     if state.skipped == MOST_SKIPPED:
         raise ModelError(
-            f"{name}: the loss was not finite in {MOST_SKIPPED} steps in a row; the last "
-            "checkpoint is untouched. Look for damaged cases with cfseg dataset check, lower "
-            "training.initial_lr, or train in fp32, and run it again",
+            f"{name}: the loss or its gradients were not finite in {MOST_SKIPPED} steps in a row; "
+            "the last checkpoint is untouched. Look for damaged cases with cfseg dataset check, "
+            "lower training.initial_lr, or train in fp32, and run it again",
             code="E_NONFINITE_LOSS",
         )
 

@@ -8,6 +8,7 @@ of the joined batch, so that the averaged gradients are those of one process wit
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import nn
 
 from cfseg.labels import TUMOR
@@ -84,7 +85,7 @@ class Loss(nn.Module):
         """Return the mean soft Dice of all labels but the background; (B, C, V) and (B, V)."""
         classes = torch.arange(1, log_p.shape[1], dtype=ids.dtype, device=ids.device)
         there = ids[:, None] == classes[:, None]
-        seen = log_p[:, 1:].exp().masked_fill((ids == IGNORE)[:, None], 0)
+        seen = log_p.exp()[:, 1:] * (ids != IGNORE)[:, None]
         sums = torch.stack(
             [(seen * there).sum(2), seen.sum(2), there.sum(2, dtype=seen.dtype)]
         )  # (3, B, C - 1)
@@ -104,7 +105,7 @@ class Loss(nn.Module):
         weights = is_known.to(log_p.dtype)
         if self.label_weights is not None:
             weights = weights * self.label_weights.to(log_p.dtype)[target]
-        losses = -log_p.gather(1, target[:, None])[:, 0] * weights
+        losses = F.nll_loss(log_p, target, reduction="none") * weights
         if self.hard_voxels < 1:
             losses, number = self._hardest(losses, is_known)
         else:

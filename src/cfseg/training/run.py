@@ -202,7 +202,7 @@ class State(BaseModel):
     skipped: int = 0
     losses: list[float] = []
     history: list[Epoch] = []
-    scaler: dict[str, float] = {}
+    scaler: dict[str, int | float] = {}
     cost: Cost = Cost()
 
 

@@ -27,8 +27,9 @@ class Trainee:
     def __init__(self, network: nn.Module, settings: Settings) -> None:
         self.network, self.precision = network, settings.precision
         self.device = next(network.parameters()).device
-        if self.device.type == "cpu":  # a sixth faster with the few channels of a small network
-            network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        _freeze_idle_heads(network, settings)
+        if self.device.type == "cpu":
+            _channels_last(network)
         self.optimizer = make_optimizer(network.parameters(), settings)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.average = (
@@ -51,10 +52,7 @@ class Trainee:
         """Join the network with those of the other processes; its weights become the first's."""
         if is_joined():
             on_gpu = [self.device] if self.device.type == "cuda" else None
-            # The coarsest head has no weight in the loss, so its gradients never come.
-            self.shared = DistributedDataParallel(
-                self.network, device_ids=on_gpu, find_unused_parameters=True
-            )
+            self.shared = DistributedDataParallel(self.network, device_ids=on_gpu)
 
     def autocast(self) -> torch.autocast:
         """Return the context in which the network computes; losses are not computed in it."""
@@ -113,6 +111,25 @@ class Trainee:
             found |= {f"average/{name}": weight for name, weight in self.weights().items()}
             found["averaged"] = self.average.n_averaged
         return found
+
+
+def _freeze_idle_heads(network: Any, settings: Settings) -> None:  # noqa: ANN401 - nnU-Net's
+    """Leave out heads that have no weight in the loss: a group would wait for their gradients."""
+    idle = len(network.decoder.seg_layers) - len(settings.head_weights)
+    weights = (*settings.head_weights, *[0.0] * idle)
+    for weight, head in zip(weights, reversed(network.decoder.seg_layers), strict=True):
+        head.requires_grad_(weight > 0)
+
+
+def _channels_last(network: nn.Module) -> None:
+    """Lay out weights so that a CPU is a sixth faster with the few channels of small networks.
+
+    Those of 1x1x1 kernels stay: their gradients come in the usual order, which a group of
+    processes would tell of as a warning.
+    """
+    for weight in network.parameters():
+        if weight.ndim == 5 and weight[0, 0].numel() > 1:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last_3d)
 
 
 def _laid_as(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
