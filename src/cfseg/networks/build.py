@@ -60,6 +60,20 @@ def build_network(plan: StagePlan, decoder_stop: int = 0) -> nn.Module:
     return StoppedUNet(unet, decoder_stop) if decoder_stop else unet
 
 
+def fresh_network(plan: StagePlan, seed: int) -> nn.Module:
+    """Return a network with random weights as nnU-Net draws them (He, paper 3.2).
+
+    Args:
+        plan: gives architecture and classes.
+        seed: of the weights; the generators of the process stay as they are.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build_network(plan)
+        network.apply(PlainConvUNet.initialize)
+    return network
+
+
 def load_network(
     plan: StagePlan,
     weights: Mapping[str, torch.Tensor],

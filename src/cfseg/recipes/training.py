@@ -89,7 +89,35 @@ class Teacher(StageTraining):
     drop_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.038
 
 
-class Training(Frozen):
+class Learning(Frozen):
+    """What moves the weights of a network, whatever it learns from (paper 3.2, Table 2).
+
+    Attributes:
+        optimizer: ``sgd`` with Nesterov momentum, or ``adamw``.
+        initial_lr: learning rate at the start, after ``warmup_epochs``.
+        momentum: of SGD.
+        weight_decay: of the optimizer.
+        lr_schedule: ``halve`` halves every ``lr_halve_epochs``; ``poly`` is nnU-Net's;
+            ``cosine`` falls to nothing along half a wave.
+        lr_halve_epochs: see above.
+        warmup_epochs: the rate rises linearly over so many epochs.
+        batch_dice: the Dice loss counts a batch as one scan, instead of each window by itself.
+        hard_voxels: share of a window's voxels that count in the cross-entropy, those that are
+            hardest to tell; 1 is nnU-Net's, all of them.
+    """
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    initial_lr: Annotated[float, Field(gt=0)] = 0.01
+    momentum: Fraction = 0.99
+    weight_decay: Annotated[float, Field(ge=0)] = 3e-5
+    lr_schedule: Literal["halve", "poly", "cosine"] = "halve"
+    lr_halve_epochs: Count = 200
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    batch_dice: bool = False
+    hard_voxels: Fraction = 1.0
+
+
+class Training(Learning):
     """How the networks of a recipe are trained (paper 3.2, Table 2).
 
     Attributes:
@@ -97,22 +125,12 @@ class Training(Frozen):
         batch_size: windows per step.
         iterations_per_epoch: optimizer steps in an epoch.
         validation_iterations_per_epoch: validation batches in an epoch.
-        optimizer: ``sgd`` with Nesterov momentum, or ``adamw``.
-        initial_lr: learning rate at the start, after ``warmup_epochs``.
-        momentum: of SGD.
-        weight_decay: of the optimizer.
-        lr_schedule: ``halve`` halves every ``lr_halve_epochs``; ``poly`` is nnU-Net's.
-        lr_halve_epochs: see above.
-        warmup_epochs: the rate rises linearly over so many epochs.
         mirror: mirror along all axes as augmentation.
         elastic_probability: of an elastic deformation as augmentation.
         label_interpolation: how augmentation turns and scales label maps: ``linear`` per label, as
             nnU-Net does it, or ``nearest``, which costs a tenth of it.
-        batch_dice: the Dice loss counts a batch as one scan, instead of each window by itself.
         rare_label_exponent: the cross-entropy weighs a label by the inverse of its share of the
             voxels, to this power; 0 is nnU-Net's, all labels alike.
-        hard_voxels: share of a window's voxels that count in the cross-entropy, those that are
-            hardest to tell; 1 is nnU-Net's, all of them.
         oversample_foreground: share of windows centred on a labelled voxel.
         cpu_precision: of the network's arithmetic on a CPU; ``bf16`` is nearly twice as fast where
             the CPU has instructions for it and is refused where it has none, ``auto`` takes it
@@ -146,19 +164,10 @@ class Training(Frozen):
     batch_size: Count = 2
     iterations_per_epoch: Count = 250
     validation_iterations_per_epoch: Count = 50
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    initial_lr: Annotated[float, Field(gt=0)] = 0.01
-    momentum: Fraction = 0.99
-    weight_decay: Annotated[float, Field(ge=0)] = 3e-5
-    lr_schedule: Literal["halve", "poly"] = "halve"
-    lr_halve_epochs: Count = 200
-    warmup_epochs: Annotated[int, Field(ge=0)] = 0
     mirror: bool = False
     elastic_probability: Annotated[float, Field(ge=0, le=1)] = 0.2
     label_interpolation: Literal["linear", "nearest"] = "linear"
-    batch_dice: bool = False
     rare_label_exponent: Annotated[float, Field(ge=0, le=1)] = 0.0
-    hard_voxels: Fraction = 1.0
     oversample_foreground: Annotated[float, Field(ge=0, le=1)] = 0.33
     cpu_precision: Precision = "fp32"
     save_every_epochs: Count = 1

@@ -274,4 +274,4 @@ def _rate(initial_lr: float | None) -> str:
 def _schedule(training: Training) -> str:
     if training.lr_schedule == "halve":
         return f"halved every {training.lr_halve_epochs} epochs"
-    return "poly"
+    return training.lr_schedule

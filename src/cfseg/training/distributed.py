@@ -7,7 +7,6 @@ NCCL on GPUs, gloo on CPUs.
 """
 
 import contextlib
-import gc
 import json
 import os
 import signal
@@ -15,19 +14,18 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Never
 
 import torch
-from torch import distributed
 
 from cfseg.errors import CfsegError, UsageError
 from cfseg.io import write_json
 from cfseg.recipes.training import StageTraining, Training
+from cfseg.training.group import group_of
 from cfseg.training.process_group import LAUNCHED, run_group
 from cfseg.training.steps import Progress
 from cfseg.training.workspace import StageFolder
@@ -105,25 +103,6 @@ def _message(line: str) -> dict[str, Any]:
 
 
 # -- in each process ---------------------------------------------------------------------------
-
-
-@contextmanager
-def group_of(device: str) -> Iterator[torch.device]:
-    """Join the group of processes, and give the device of this one.
-
-    Args:
-        device: ``cuda`` or ``cpu``.
-    """
-    own = torch.device("cpu")
-    if device == "cuda":
-        own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(own)
-    distributed.init_process_group("nccl" if device == "cuda" else "gloo")
-    try:
-        yield own
-    finally:
-        gc.collect()  # what is left of a network must not be the last to hold the group
-        distributed.destroy_process_group()
 
 
 def run_and_end(part: Callable[[], None]) -> Never:

@@ -45,6 +45,19 @@ def cpu_precision(wanted: Precision) -> Literal["fp32", "bf16"]:
     return wanted
 
 
+def precision_on(device: torch.device, wanted: Precision) -> Literal["fp32", "bf16", "fp16"]:
+    """Return the precision that a network is trained in: on a GPU nnU-Net's own, fp16.
+
+    Args:
+        device: where it is trained.
+        wanted: of a CPU.
+
+    Raises:
+        UsageError: see :func:`cpu_precision`.
+    """
+    return "fp16" if device.type == "cuda" else cpu_precision(wanted)
+
+
 def in_bf16(network: torch.nn.Module) -> None:
     """Let a network compute in bf16 on the CPU, with fp32 weights and logits."""
     forward = network.forward

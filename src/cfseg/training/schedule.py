@@ -1,16 +1,17 @@
 """What moves the weights: the optimizer and the learning rate of each epoch (paper Table 2)."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable
 
 import torch
 
-from cfseg.recipes.training import Training
+from cfseg.recipes.training import Learning
 
 
 class Schedule:
-    """The learning rate of each epoch: halved now and then (paper Table 2), or nnU-Net's poly."""
+    """Sets the learning rate of each epoch."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, training: Training, epochs: int) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, training: Learning, epochs: int) -> None:
         self.optimizer, self.training, self.epochs = optimizer, training, epochs
 
     def step(self, epoch: int) -> None:
@@ -20,24 +21,37 @@ class Schedule:
 
     def rate(self, epoch: int) -> float:
         """Return the rate for ``epoch``, counted from 0."""
-        training = self.training
-        if epoch < training.warmup_epochs:
-            return training.initial_lr * (epoch + 1) / (training.warmup_epochs + 1)
-        if training.lr_schedule == "halve":
-            return float(training.initial_lr * 0.5 ** (epoch // training.lr_halve_epochs))
-        return float(training.initial_lr * (1 - epoch / self.epochs) ** 0.9)
+        return learning_rate(self.training, epoch, self.epochs)
+
+
+def learning_rate(learning: Learning, epoch: int, epochs: int) -> float:
+    """Return the learning rate of an epoch.
+
+    Args:
+        learning: gives the rate at the start and how it falls.
+        epoch: counted from 0.
+        epochs: of the whole training.
+    """
+    initial, warmup = learning.initial_lr, learning.warmup_epochs
+    if epoch < warmup:
+        return initial * (epoch + 1) / (warmup + 1)
+    if learning.lr_schedule == "halve":
+        return float(initial * 0.5 ** (epoch // learning.lr_halve_epochs))
+    if learning.lr_schedule == "poly":
+        return float(initial * (1 - epoch / epochs) ** 0.9)
+    return initial * (1 + math.cos(math.pi * (epoch - warmup) / (epochs - warmup))) / 2
 
 
 def make_optimizer(
-    weights: Iterator[torch.nn.Parameter], training: Training
+    weights: Iterable[torch.nn.Parameter], learning: Learning
 ) -> torch.optim.Optimizer:
     """Return the recipe's optimizer (paper Table 2: SGD, Nesterov, 0.99)."""
-    if training.optimizer == "adamw":
-        return torch.optim.AdamW(weights, training.initial_lr, weight_decay=training.weight_decay)
+    if learning.optimizer == "adamw":
+        return torch.optim.AdamW(weights, learning.initial_lr, weight_decay=learning.weight_decay)
     return torch.optim.SGD(
         weights,
-        training.initial_lr,
-        momentum=training.momentum,
-        weight_decay=training.weight_decay,
+        learning.initial_lr,
+        momentum=learning.momentum,
+        weight_decay=learning.weight_decay,
         nesterov=True,
     )
