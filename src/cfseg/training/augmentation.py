@@ -7,7 +7,7 @@ the device that the crops are on, and nothing waits for it.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, exp, pi, radians, sqrt
 from typing import Self, TypeVar
 
@@ -86,14 +86,10 @@ class Augmentation:
             training: says whether to mirror, and how often to bend.
             patch: (z, y, x) voxels; one that is flat is turned within the slices, by any angle.
         """
-        flat = max(patch) / patch[0] > FLAT
-        return cls(
-            flat=flat,
-            degrees=180.0 if flat else 30.0,
-            elastic_alpha=(0.0, 200.0) if flat else (0.0, 900.0),
-            elastic_probability=training.elastic_probability,
-            mirror=training.mirror,
-        )
+        made = cls(elastic_probability=training.elastic_probability, mirror=training.mirror)
+        if max(patch) / patch[0] <= FLAT:
+            return made
+        return replace(made, flat=True, degrees=180.0, elastic_alpha=(0.0, 200.0))
 
 
 @dataclass(frozen=True)
@@ -222,10 +218,10 @@ def crop_shape(settings: Augmentation, patch: Triple) -> Triple:
         settings: gives the largest angle.
         patch: of the windows, (z, y, x) voxels.
     """
-    sizes, angle = np.array(patch), min(settings.degrees, 90.0)
-    turned = [np.abs(sizes @ Rotation.from_euler(axis, angle, degrees=True).as_matrix())
-              for axis in "xyz"]  # fmt: skip
-    z, y, x = (int(n) for n in np.max([sizes, *turned], axis=0) / CROP_SCALE)
+    angle = radians(min(settings.degrees, 90.0))
+    around_each = Rotation.from_euler("xyz", angle * np.eye(3)).as_matrix()
+    turned = np.abs(np.array(patch) @ around_each)
+    z, y, x = (int(n) for n in np.maximum(turned.max(axis=0), patch) / CROP_SCALE)
     return (patch[0] if settings.flat else z, y, x)
 
 
