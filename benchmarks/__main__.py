@@ -11,9 +11,11 @@ from pathlib import Path
 
 from benchmarks import page
 from benchmarks.accuracy import VARIANTS
+from benchmarks.augmentation import AUGMENTED, QUICK, write_crops
 from benchmarks.cases import DEFAULT_STEP, PAPER_SIZES, synthetic_scan
 from benchmarks.plot import draw_cascade
 from benchmarks.run import ROOT, Values, rounds, run
+from cfseg.geometry import Triple
 
 SECTIONS = (
     "machine",
@@ -26,6 +28,7 @@ SECTIONS = (
     "memory",
     "start",
     "accuracy",
+    "training",
 )
 
 SMALL_REGION_MM = 240.0
@@ -205,6 +208,25 @@ class Bench:
             about = {"networks": networks, "settings": settings, "precision": precision}
             rows.append(about | found)
         return {"variants": rows, "int8": int8}
+
+    def training(self) -> Values:
+        """Samples per second of augmentation: cfseg, stock nnU-Net's workers, its library."""
+        return {"augmentation": [self._augmentation(**a) for a in self._augmented()]}
+
+    def _augmented(self) -> tuple[Values, ...]:
+        return QUICK if self.asked.quick else AUGMENTED
+
+    def _augmentation(self, patch: Triple, elastic: float, samples: int) -> Values:
+        about = {"patch": patch, "elastic": elastic, "samples": samples}
+        values = about | {"crops": write_crops(patch, self.scratch), "seed": 0}
+        sides = {
+            "cfseg": ("augmentation", values),
+            "one worker": ("stock_augmentation", values | {"processes": 1}),
+            "two workers": ("stock_augmentation", values | {"processes": 2}),
+            "library": ("library_augmentation", values),
+        }
+        found = rounds(self.asked.pairs, *sides.values())
+        return about | {"rounds": dict(zip(sides, found, strict=True))}
 
     def _phantoms(self, cases: int, seed: int) -> Path:
         from cfseg.phantoms.cohort import write_cohort

@@ -30,7 +30,7 @@ def text(n: Values, plot: str) -> str:
     sections = {
         "machine": _machine, "steps": _steps, "rest": _rest, "equal": _equal, "labels": _labels,
         "defaults": _defaults, "accuracy": _accuracy, "cascade": partial(_cascade, plot=plot),
-        "memory": _memory, "start": _start,
+        "memory": _memory, "start": _start, "training": _training,
     }  # fmt: skip
     parts = [HEAD, *(make(n) + _elsewhere(n, name) for name, make in sections.items() if name in n)]
     return "\n".join(parts)
@@ -326,4 +326,34 @@ def _start(n: Values) -> str:
         f"{', '.join(f'{s:.1f}' for s in starts)} s (the first may be colder). Everything but the "
         f"network in a batch of {len(rests)} phantoms of 128x112x96: median {median(rests):.2f} s "
         "per case (`--only start`).\n"
+    )
+
+
+def _training(n: Values) -> str:
+    return (
+        "\n## Training: augmentation\n\nWindows per second from crops that have been read, by "
+        "cfseg on all threads of one process, by stock nnU-Net's worker processes, and by its "
+        "transforms (batchgeneratorsv2) on all threads with the nearest label; batches of two, no "
+        "mirroring, in turn (`--only training`).\n"
+        + "".join(map(_augmentation, n["training"]["augmentation"]))
+    )
+
+
+def _augmentation(found: Values) -> str:
+    sides = {side: [one["samples_per_s"] for one in each] for side, each in found["rounds"].items()}
+    others = [side for side in sides if side != "cfseg"]
+    gflops = [one["gflops"] for one in found["rounds"]["cfseg"]]
+    rows: list[list[object]] = [
+        [i + 1, gflops[i], *(each[i] for each in sides.values())] for i in range(len(gflops))
+    ]
+    times = [
+        f"{median(a / b for a, b in zip(sides['cfseg'], sides[other], strict=True)):.1f} times "
+        f"{other}"
+        for other in others
+    ]
+    where = f"{'x'.join(map(str, found['patch']))}, elastic {found['elastic']:g}"
+    return (
+        f"\n{where}, {found['samples']} samples a round:\n\n"
+        + table("|".join(["round", "sgemm GFLOP/s", *sides]), rows)
+        + f"\nMedian of the rounds: {', '.join(times)}.\n"
     )

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.accuracy import accuracy, quantized
+from benchmarks.augmentation import augmentation, library_augmentation, stock_augmentation
 from benchmarks.cases import abdomen, middle, plan_of, role_of, synthetic_scan, weights_of
 from cfseg.bundle.bundle import default_bundle, read_manifest, read_weights
 from cfseg.errors import ResourceError, UsageError
@@ -319,6 +320,9 @@ TASKS: dict[str, Callable[[Values], Values]] = {
         batch,
         accuracy,
         quantized,
+        augmentation,
+        library_augmentation,
+        stock_augmentation,
     )
 }
 

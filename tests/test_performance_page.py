@@ -5,7 +5,7 @@ from argparse import Namespace
 
 import pytest
 from benchmarks import __main__ as main
-from benchmarks import page, tasks
+from benchmarks import augmentation, page, tasks
 from benchmarks.accuracy import VARIANTS
 from benchmarks.cases import PAPER_SIZES, middle
 from benchmarks.plot import draw_cascade
@@ -217,5 +217,26 @@ def test_what_the_sections_ask_for(quick, int8, tmp_path, monkeypatch) -> None:
     draw_cascade(numbers["cascade"], tmp_path / "x.png")
 
 
+def test_augmentation_is_compared_round_by_round() -> None:
+    speeds = {"cfseg": (30.0, 10.0, 40.0), "one worker": (3.0, 2.0, 10.0), "library": (15, 10, 10)}
+    made = {
+        side: [{"samples_per_s": s, "gflops": 90.0} for s in each] for side, each in speeds.items()
+    }
+    about = {"patch": [64, 160, 224], "elastic": 0.2, "samples": 60, "rounds": made}
+    text = page.text({"training": {"augmentation": [about]}}, "x.png")
+    assert "64x160x224, elastic 0.2, 60 samples a round" in text
+    assert "| 2 | 90 | 10 | 2 | 10 |" in text
+    assert "Median of the rounds: 5.0 times one worker, 2.0 times library." in text
+
+
+def test_augmentation_is_measured(phantom, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(augmentation, "generate", lambda *_: phantom)
+    monkeypatch.setattr(augmentation, "SPACING_MM", (8.0, 8.0, 8.0))
+    about = augmentation.QUICK[0]
+    values = about | {"crops": augmentation.write_crops(about["patch"], tmp_path), "seed": 0}
+    assert tasks.augmentation(values)["samples_per_s"] > 0
+
+
 def test_every_task_of_a_section_is_there() -> None:
-    assert {"cascade", "accuracy", "quantized", "steps"} <= set(tasks.TASKS)
+    names = {"cascade", "accuracy", "quantized", "steps", "augmentation", "stock_augmentation"}
+    assert names <= set(tasks.TASKS)
