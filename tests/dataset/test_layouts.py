@@ -81,7 +81,7 @@ def test_nnunet_with_explicit_files(tmp_path):
         ({"labels": {"liver": 10**30}}, "more than 64 bits"),
         ({"training": [{"name": "\ud800", "image": "a.nii"}]}, "half a character"),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_a_description_that_cannot_be_used_is_refused(tmp_path, about, message):
     touch(tmp_path, "imagesTr/a_0000.nii.gz")
