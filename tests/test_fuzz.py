@@ -1,5 +1,6 @@
 """A hundred of the mutants of ``make fuzz``, and what it takes for a fault."""
 
+import logging
 import sys
 import time
 from pathlib import Path
@@ -64,10 +65,11 @@ def greedy(*_: object):
         (refusing(CfsegError("called what it is")), "refused with E_INTERNAL"),
         (refusing(InputError("disk is full", code="E_DISK")), "refused with E_DISK"),
         (refusing(InputError("no end " * 1000, code="E_CORRUPT")), "7000 characters"),
+        (lambda *_: logging.getLogger("nibabel").warning("set to 0"), "logged: set to 0"),
         (hanging, "took more than 0.2 s"),
         (greedy, "MB"),
     ],
-    ids=["declared", "bug", "internal", "disk", "message", "hang", "memory"],
+    ids=["declared", "bug", "internal", "disk", "message", "log", "hang", "memory"],
 )
 def test_what_is_a_fault(read, fault: str, tmp_path: Path, monkeypatch):
     kind = Kind("x", 1, lambda folder, _: folder, read)

@@ -1,6 +1,7 @@
 """One mutant, or many in processes that may crash: made, read, timed and weighed."""
 
 import faulthandler
+import logging
 import random
 import resource
 import signal
@@ -66,8 +67,7 @@ def run_one(mutant: Mutant, seed: int, folder: Path) -> Outcome:
     codes: list[str] = []
     fault, before_mb, began = "", _peak_mb(reset=True), perf_counter()
     try:
-        with _limited(MOST_SECONDS), warnings.catch_warnings():
-            warnings.simplefilter("error")
+        with _limited(MOST_SECONDS), _silent():
             codes.append(attempt(lambda: codes.extend(kind.read(path, rng))))
     except (Exception, HangError) as error:
         fault = _told(error)
@@ -154,6 +154,25 @@ def _limited(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+class _Refusing(logging.Handler):
+    """Takes what a library logs, which people would see, for a fault."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise AssertionError(f"logged: {record.getMessage()}")
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    handler = _Refusing(logging.WARNING)
+    logging.getLogger().addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            yield
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 def _peak_mb(*, reset: bool = False) -> float:

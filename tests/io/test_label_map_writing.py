@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from small_scans import SHAPE, ct, image, labels
-from test_nifti_refusals import QFORM_CODE, SFORM_CODE, patched, plain
+from test_nifti_refusals import PIXDIM, QFORM_CODE, SFORM_CODE, patched, plain
 
 from cfseg.errors import ResourceError, UsageError
 from cfseg.io import (
@@ -65,6 +65,14 @@ def test_codes_that_nobody_knows_cost_no_orientation(tmp_path: Path, caplog, cod
     write_label_map(tmp_path / "o.nii", LabelMap.empty(scan.volume.geometry), scan.source)
     header = nib.load(tmp_path / "o.nii").header
     assert (int(header["qform_code"]), int(header["sform_code"])) == written
+    assert caplog.messages == []
+
+
+def test_a_voxel_size_with_a_sign_is_written_without_it(tmp_path: Path, caplog):
+    (tmp_path / "a.nii").write_bytes(patched(plain(), (PIXDIM + 4, "f", -2)))
+    scan = read_scan(tmp_path / "a.nii")
+    write_label_map(tmp_path / "o.nii", LabelMap.empty(scan.volume.geometry), scan.source)
+    assert nib.load(tmp_path / "o.nii").header["pixdim"][1] == 2
     assert caplog.messages == []
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from small_scans import SHAPE, ct, image
 from test_nifti_refusals import (
+    PIXDIM,
     QFORM_CODE,
     SFORM_CODE,
     UNITS,
@@ -91,6 +92,14 @@ def test_n05_an_assumed_orientation_is_that_of_a_file_that_says_it(tmp_path: Pat
     expected = scan_from_image(coded).volume
     np.testing.assert_array_equal(scan.volume.hu, expected.hu)
     np.testing.assert_allclose(scan.volume.geometry.affine, expected.geometry.affine)
+
+
+@pytest.mark.parametrize("mm", [1e-45, 3e38])
+def test_n03_an_assumed_orientation_makes_no_grid_of_any_voxel_size(tmp_path: Path, mm: float):
+    path = written(tmp_path, patched(NO_FORM, (PIXDIM + 4, "f", mm)))
+    with pytest.raises(InputError) as caught:
+        read_scan(path, options=ReadingOptions(assume_orientation="LAS", force_spacing=True))
+    assert caught.value.code == "E_GEOMETRY"
 
 
 def test_n09_the_volume_that_was_asked_for_and_no_other(tmp_path: Path):

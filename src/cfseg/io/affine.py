@@ -20,6 +20,8 @@ SNAP_LIMIT = 1e-3
 SHEAR_LIMIT_DEGREES = 30.0
 QFORM_TOLERANCE_MM = 0.5
 METER, MICRON = 1, 3
+MOST_MM = 1e9
+"""A thousand kilometers: far beyond any scan, and nothing that is computed of it overflows."""
 
 _Affine = npt.NDArray[np.float64]
 
@@ -42,7 +44,9 @@ def stored_affine(
     _check_zooms(header)
     if assumed is not None:
         notes.append(f"orientation_assumed: {assumed}, as the header has none")
-        return assumed_affine(header["pixdim"][1:4], assumed), notes
+        affine = assumed_affine(header["pixdim"][1:4], assumed)
+        check_affine(affine)
+        return affine, notes
     affine = header.get_sform() if sform_code > 0 else _qform(header)
     affine = np.asarray(affine, dtype=np.float64)
     check_affine(affine)
@@ -104,7 +108,8 @@ def _check_zooms(header: nib.Nifti1Header) -> None:
 def _qform(header: nib.Nifti1Header) -> _Affine:
     quaternion = [float(header[f"quatern_{name}"]) for name in "bcd"]
     try:
-        return np.asarray(header.get_qform(), dtype=np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(header.get_qform(), dtype=np.float64)
     except (HeaderDataError, ValueError) as error:
         raise InputError(
             f"the qform cannot be used: quaternion {_numbers(quaternion)}, voxel size "
@@ -114,19 +119,19 @@ def _qform(header: nib.Nifti1Header) -> _Affine:
 
 
 def check_affine(affine: _Affine) -> None:
-    """Refuse an affine that is singular or not finite.
+    """Refuse an affine that is singular, not finite or beyond :data:`MOST_MM`.
 
     Raises:
         InputError: ``E_GEOMETRY``.
     """
-    if not np.isfinite(affine).all():
+    if not (np.abs(affine) <= MOST_MM).all():
         raise InputError(
-            "the affine holds values that are not finite: "
+            "the affine holds values that are not finite, or larger than any scan: "
             f"{'; '.join(_numbers(row) for row in affine[:3])}; convert the scan again",
             code="E_GEOMETRY",
         )
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if (lengths == 0).any():
+    if (lengths < 1 / MOST_MM).any():
         raise InputError(
             f"an axis of the affine has length zero (spacing {_numbers(lengths)} mm); convert the "
             "scan again",
@@ -144,6 +149,7 @@ def check_affine(affine: _Affine) -> None:
 def _qform_note(header: nib.Nifti1Header, sform: _Affine, shape: Triple) -> list[str]:
     try:
         qform = _qform(header)
+        check_affine(qform)
     except InputError:
         return ["qform_ignored: the qform is broken, the sform is used"]
     corners = np.array([[*c, 1.0] for c in np.ndindex(2, 2, 2)]) * [*(n - 1 for n in shape), 1]

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from cfseg.errors import InputError
 from cfseg.foreign import brief
 from cfseg.geometry import Triple
+from cfseg.io.affine import MOST_MM
 
 MOST_BYTES = 4 << 20
 """Of a header; 3D Slicer writes a few lines for each segment."""
-MOST_MM = 1e9
 MOST_NAME = 255
 """Characters of a file's name."""
 Encoding = Literal["raw", "gzip", "zlib"]
@@ -60,7 +60,7 @@ def numbers(text: str, what: str, count: int) -> npt.NDArray[np.float64]:
 
     Raises:
         InputError: ``E_CORRUPT``, it is something else; ``E_GEOMETRY``, one is beyond
-            :data:`MOST_MM` or not finite.
+            :data:`cfseg.io.affine.MOST_MM` or not finite.
     """
     try:
         found = np.array([float(word) for word in _words(text)])

@@ -231,7 +231,7 @@ def _label_header(header: nib.Nifti1Header, shape: Triple) -> nib.Nifti1Header:
         made[field] = header[field]
     for field in ("qform_code", "sform_code"):
         made[field] = _written_code(int(header[field]))
-    made["pixdim"][:4] = header["pixdim"][:4]
+    made["pixdim"][0], made["pixdim"][1:4] = header["pixdim"][0], np.abs(header["pixdim"][1:4])
     made["descrip"] = b"cfseg label map"
     return made
 
