@@ -64,6 +64,7 @@ PACKED = gzip.compress(plain(), mtime=0)
 REFUSED = [
     ("N03-singular", patched(plain(), (SROW, "f", 0)), "E_GEOMETRY", "length zero"),
     ("N03-nan", patched(plain(), (SROW, "f", NAN)), "E_GEOMETRY", "not finite"),
+    ("N03-signaling", patched(plain(), (SROW, "I", 0x7FA00000)), "E_GEOMETRY", "not finite"),
     ("N03-inf", patched(plain(), (SROW + 12, "f", INF)), "E_GEOMETRY", "not finite"),
     ("N03-large", patched(plain(), (SROW + 12, "f", 3e38)), "E_GEOMETRY", "larger than any scan"),
     ("N03-tiny", patched(plain(), (SROW, "f", 1e-40)), "E_GEOMETRY", "length zero"),

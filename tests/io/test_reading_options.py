@@ -94,6 +94,16 @@ def test_n05_an_assumed_orientation_is_that_of_a_file_that_says_it(tmp_path: Pat
     np.testing.assert_allclose(scan.volume.geometry.affine, expected.geometry.affine)
 
 
+def test_n02_a_small_file_makes_no_huge_grid(tmp_path: Path):
+    affine = spaced(5e-5, 2, 3)
+    affine[0, 1] = 0.4
+    with pytest.raises(InputError, match="64 times as large") as caught:
+        read_scan(
+            written(tmp_path, plain(affine=affine)), options=ReadingOptions(force_spacing=True)
+        )
+    assert caught.value.code == "E_TOO_LARGE"
+
+
 @pytest.mark.parametrize("mm", [1e-45, 3e38])
 def test_n03_an_assumed_orientation_makes_no_grid_of_any_voxel_size(tmp_path: Path, mm: float):
     path = written(tmp_path, patched(NO_FORM, (PIXDIM + 4, "f", mm)))

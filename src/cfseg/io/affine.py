@@ -26,6 +26,7 @@ MOST_MM = 1e9
 _Affine = npt.NDArray[np.float64]
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of fields that are refused then
 def stored_affine(
     header: nib.Nifti1Header, shape: Triple, options: ReadingOptions
 ) -> tuple[_Affine, list[str]]:
@@ -108,8 +109,7 @@ def _check_zooms(header: nib.Nifti1Header) -> None:
 def _qform(header: nib.Nifti1Header) -> _Affine:
     quaternion = [float(header[f"quatern_{name}"]) for name in "bcd"]
     try:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return np.asarray(header.get_qform(), dtype=np.float64)
+        return np.asarray(header.get_qform(), dtype=np.float64)
     except (HeaderDataError, ValueError) as error:
         raise InputError(
             f"the qform cannot be used: quaternion {_numbers(quaternion)}, voxel size "

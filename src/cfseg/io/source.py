@@ -30,6 +30,8 @@ RAS_TO_ZYX = np.array([[0, 0, 1, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]]
 
 LABEL_MAP_SIDE = np.iinfo(np.int16).max
 """NIfTI-1, in which a label map is written, counts voxels with 16 bits."""
+MOST_GROWTH = 64
+"""Of a sheared scan's grid; a tilt of 30 degrees makes it several times as large, rarely ten."""
 ALIGNED = 2
 """NIfTI's code of the space of another scan."""
 
@@ -134,6 +136,12 @@ class SourceGrid:
             ]
             what = f"the orthogonal grid of {geometry.shape} voxels that the sheared scan needs"
             check_voxels(what, geometry.shape)
+            if math.prod(geometry.shape) > MOST_GROWTH * math.prod(shape):
+                raise InputError(
+                    f"{what} is more than {MOST_GROWTH} times as large as the scan; are its voxel "
+                    "sizes right?",
+                    code="E_TOO_LARGE",
+                )
             check_memory(what, 2 * math.prod(geometry.shape))  # HU in 16 bits, at the least
         if not options.labels:
             more += check_grid(geometry, options)
