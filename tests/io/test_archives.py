@@ -186,13 +186,24 @@ def test_an_offset_that_points_nowhere_is_damage(tmp_path, nifti):
 
 
 def test_an_entry_without_a_name(tmp_path):
-    path = make_zip(tmp_path / "x.zip", {"x": b"x"})
-    data = path.read_bytes()
-    for place in (26, data.find(b"PK\x01\x02") + 28):  # lengths of the name
-        data = data[:place] + b"\0\0" + data[place + 2 :]
-    path.write_bytes(data)
-    with pytest.raises(InputError):
+    nameless = zipfile.ZipInfo("x")
+    nameless.filename = ""
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr(nameless, b"x")
+    with pytest.raises(InputError) as caught:
+        unpack(tmp_path / "x.zip")
+    assert caught.value.code == "E_ARCHIVE"
+
+
+def test_no_message_holds_what_does_not_end(tmp_path):
+    path = make_zip(tmp_path / "x.zip", {"../" + "a" * 60_000: b"x"})
+    with pytest.raises(InputError) as caught:
         unpack(path)
+    path.write_bytes(path.read_bytes().replace(b"../a", b"../b", 1))  # the first of its two names
+    with pytest.raises(InputError) as damaged:
+        unpack(path)
+    assert len(caught.value.message) < 400
+    assert len(damaged.value.message) < 400
 
 
 def test_a_full_disk_is_said(tmp_path, nifti, monkeypatch):

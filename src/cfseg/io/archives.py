@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from cfseg.errors import InputError, ResourceError
+from cfseg.foreign import brief
 from cfseg.io.stream import CHUNK, GZIP_MAGIC
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -82,7 +83,7 @@ def unpack(path: Path) -> Unpacked:
         raise _damaged(path, error) from error
     except RuntimeError as error:  # zipfile's word for a password
         raise InputError(
-            f"{path} cannot be unpacked ({error}); unpack it yourself", code="E_FORMAT"
+            f"{path} cannot be unpacked ({brief(str(error))}); unpack it yourself", code="E_FORMAT"
         ) from error
     except OSError as error:
         if error.errno in (None, errno.EINVAL):  # bz2's word for damage, and of an offset's
@@ -152,7 +153,7 @@ class _Opener:
 
 def _of_zip(info: zipfile.ZipInfo) -> _Entry:
     mode = info.external_attr >> 16
-    plain = not info.is_dir() and (not stat.S_IFMT(mode) or stat.S_ISREG(mode))
+    plain = not info.filename.endswith("/") and (not stat.S_IFMT(mode) or stat.S_ISREG(mode))
     return _Entry(info.filename, info.file_size, plain, info)
 
 
@@ -172,7 +173,7 @@ def _unpack(path: Path, folder: Path, entries: Iterator[_Entry], opener: _Opener
         _check_size(path, packed, total, free)
         target = folder.joinpath(*_parts(path, entry.name))
         if target.exists():
-            raise _refused(path, f"it has two entries called {target.name}")
+            raise _refused(path, f"it has two entries called {brief(target.name)}")
         target.parent.mkdir(parents=True, exist_ok=True)
         with opener(entry) as source, target.open("xb") as made:
             _copy(source, made, entry, path)
@@ -196,7 +197,7 @@ def _parts(path: Path, name: str) -> tuple[str, ...]:
     inside = PurePosixPath(name.replace("\\", "/"))
     drive = ":" in inside.parts[0] if inside.parts else True
     if inside.is_absolute() or ".." in inside.parts or drive or "\0" in name:
-        raise _refused(path, f"an entry would lie outside of its folder ({name})")
+        raise _refused(path, f"an entry would lie outside of its folder ({brief(name)})")
     return inside.parts
 
 
@@ -206,14 +207,16 @@ def _copy(source: IO[bytes], made: IO[bytes], entry: _Entry, path: Path) -> None
     while chunk := source.read(CHUNK):
         left -= len(chunk)
         if left < 0:
-            raise _refused(path, f"{entry.name} is larger than the archive says")
+            raise _refused(path, f"{brief(entry.name)} is larger than the archive says")
         made.write(chunk)
     if left:
         raise EOFError(f"{entry.name} ends too early")
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path} is damaged: {error}; copy or download it again", code="E_CORRUPT")
+    return InputError(
+        f"{path} is damaged: {brief(str(error))}; copy or download it again", code="E_CORRUPT"
+    )
 
 
 def _refused(path: Path, why: str) -> InputError:
