@@ -1,7 +1,7 @@
 # make demo    set up and segment a synthetic CT
 # make test    set up and run the tests
 # make check   what CI runs: lint, format, types, layers, tests
-# make fuzz    read 5000 damaged inputs (two minutes): only declared errors, no hang, no flood
+# make fuzz    read 5000 damaged inputs (a minute or two): only declared errors, no hang
 # make bench   measure speed and memory, write docs/performance.md (three hours, a quiet machine)
 PYTHON ?= python3
 BIN := .venv/bin

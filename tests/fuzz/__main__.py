@@ -1,11 +1,13 @@
 """``python -m tests.fuzz``: thousands of damaged inputs, to which only declared answers come.
 
-Every mutant is read, or refused with a code of cfseg; none raises anything else, takes 10 s, or
-2 GB of memory more than there was (the peak of what is resident, of this process and its children).
-Each one has a number, and is the same for the same seed, kind and number.
+Every mutant is read, or refused with a code of cfseg and a sentence or two; none raises anything
+else, warns, takes 10 s, or 2 GB of memory more than there was (the peak of what is resident, of a
+process and its children; its address space has a limit, too). A scan that is read has its label map
+written. Each mutant is the same for the same seed, kind and number.
 """
 
 import argparse
+import faulthandler
 import sys
 import tempfile
 from collections import Counter
@@ -33,7 +35,10 @@ def main() -> int:
     parser.add_argument("--number", type=int, help="this mutant of the kind alone; keep it")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     args = parser.parse_args()
-    if args.number is not None and args.kind:
+    if args.number is not None and not args.kind:
+        parser.error("--number is of a --kind")
+    if args.number is not None:
+        faulthandler.enable()
         folder = Path(tempfile.mkdtemp(prefix="cfseg-fuzz-"))
         outcome = run_one((args.kind, args.number), args.seed, folder)
         print(f"{outcome}\nkept in {folder}")

@@ -24,7 +24,7 @@ from cfseg.io import (
     read_scan,
     to_source_array,
     write_label_map,
-)  # fmt: skip
+)
 from cfseg.io.status_file import read_status
 from cfseg.networks.build import fitting_weights
 from cfseg.recipes import recipe

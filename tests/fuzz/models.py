@@ -18,7 +18,7 @@ from small_models import (
     random_weights,
     small_plan,
     write_model_folder,
-)  # fmt: skip
+)
 from tests.fuzz.damage import damaged
 
 from cfseg.bundle.bundle import write_bundle
@@ -99,7 +99,8 @@ def _repacked(data: bytes, rng: random.Random) -> bytes:
         broken = rng.choice((broken, broken, rng.choice(entries)))
         for entry in entries:
             content = before.read(entry)
-            after.writestr(entry.filename, damaged(content, rng) if entry is broken else content)
+            content = damaged(content, rng) if entry is broken else content
+            after.writestr(zipfile.ZipInfo(entry.filename), content)  # without the time of today
     return made.getvalue()
 
 

@@ -131,7 +131,7 @@ def _run_share(mutants: Sequence[Mutant], seed: int, put: Callable[[Outcome], No
 
 
 def _work(mutants: Sequence[Mutant], seed: int, answers: Connection) -> None:
-    """Run mutants in this process, which has little more memory than it needs."""
+    """Run mutants in this process, which dies of a hang in native code, and never of a flood."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + MOST_MB * 10**6, hard))
@@ -189,7 +189,7 @@ def _peak_mb(*, reset: bool = False) -> float:
             if reset:
                 (process / "clear_refs").write_text("5")
             lines = (process / "status").read_text().splitlines()
-            total += sum(int(it.split()[1]) / 1000 for it in lines if it.startswith("VmHWM"))
+            total += sum(int(it.split()[1]) * 1024 / 1e6 for it in lines if it.startswith("VmHWM"))
     return total
 
 

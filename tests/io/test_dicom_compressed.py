@@ -149,9 +149,10 @@ def child_script(monkeypatch, tmp_path: Path, body: str) -> None:
     """Let a stand-in decode: it answers as the real child does, but for ``body`` before it."""
     script = tmp_path / "child.py"
     source = Path(dicom_child.__file__).read_text()
-    marker = "    try:\n        for module"
+    marker = "            values = decode(" if body == BUSY else "    try:\n        for module"
     assert marker in source
-    script.write_text(source.replace(marker, f"    {body}\n{marker}"))
+    indent = marker[: len(marker) - len(marker.lstrip())]
+    script.write_text(source.replace(marker, f"{indent}{body}\n{marker}"))
     monkeypatch.setattr(dicom_child, "__file__", str(script))
 
 
@@ -179,7 +180,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_one_file(
         stored(one_file(tmp_path, b"\xff\xd8"))
     assert caught.value.code == "E_CORRUPT"
     monkeypatch.setattr(dicom_decode, "IMAGE_SECONDS", 60.0)
-    monkeypatch.setattr(dicom_decode, "CPU_SECONDS", 2.0)
+    monkeypatch.setattr(dicom_decode, "CPU_SECONDS", 1.0)
     np.testing.assert_array_equal(stored(one_file(tmp_path, good)), raw)
 
 

@@ -12,6 +12,8 @@ import signal
 import struct
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO, Any
 
 try:
@@ -77,7 +79,6 @@ def main() -> None:
             request, frame = receive(requests, 1 << 40)
         except EOFError:
             return
-        _limit_seconds(request["seconds"])
         send(answers, *_answer(request, frame))
 
 
@@ -86,10 +87,18 @@ def _limit_memory() -> None:
         _limit(resource.RLIMIT_AS, MEMORY_BYTES)
 
 
-def _limit_seconds(seconds: float) -> None:
-    """End this process if from now on it computes for longer."""
-    if resource is not None:
-        _limit(resource.RLIMIT_CPU, math.ceil(time.process_time() + seconds))
+@contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """End this process if what is within computes for longer."""
+    if resource is None:
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_CPU)
+    _limit(resource.RLIMIT_CPU, math.ceil(time.process_time() + seconds))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_CPU, before)
 
 
 def _limit(what: int, most: int) -> None:
@@ -103,7 +112,9 @@ def _answer(request: dict[str, Any], frame: bytes) -> tuple[dict[str, Any], byte
         for module in request["modules"]:
             __import__(module)
         decode = _by_gdcm if request["plugin"] == "gdcm" else _by_pydicom
-        values, layout = decode(frame, request), request["layout"]
+        with _limited(request["seconds"]):
+            values = decode(frame, request)
+        layout = request["layout"]
         wanted = layout["rows"] * layout["columns"] * layout["bits_allocated"] // 8
         if len(values) != wanted:
             return {"refused": f"{len(values)} bytes came out, not {wanted}"}, b""

@@ -29,7 +29,7 @@ from cfseg.io.dicom_tags import corrupt
 
 IMAGE_SECONDS = 60.0
 """What decoding one image may take, on a machine that does other things, too."""
-CPU_SECONDS, CPU_SECONDS_PER_PIXEL = 2.0, 3e-6
+CPU_SECONDS, CPU_SECONDS_PER_PIXEL = 1.0, 4e-6
 """What it may compute; a slice of 512 x 512 takes a few hundredths of a second. A damaged JPEG-LS
 stream of 100 bytes can take many seconds."""
 
