@@ -30,8 +30,9 @@ RAS_TO_ZYX = np.array([[0, 0, 1, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]]
 
 LABEL_MAP_SIDE = np.iinfo(np.int16).max
 """NIfTI-1, in which a label map is written, counts voxels with 16 bits."""
-MOST_GROWTH = 64
-"""Of a sheared scan's grid; a tilt of 30 degrees makes it several times as large, rarely ten."""
+MOST_GROWTH = 1000
+"""Of a sheared scan's grid. A tilt of 30 degrees makes it several times as large; with a few fine
+rows in many thick slices, a hundred times."""
 ALIGNED = 2
 """NIfTI's code of the space of another scan."""
 
