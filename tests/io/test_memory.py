@@ -83,13 +83,9 @@ def test_n02_the_orthogonal_grid_of_a_sheared_scan_counts(tmp_path, monkeypatch)
     affine = np.diag([0.5, 0.5, 10.0, 1.0])
     affine[1, 2] = 10 * np.tan(np.radians(29))
     path.write_bytes(plain(ct((8, 8, 60)), affine))
-    with pytest.raises(InputError, match="64 times as large") as caught:
-        read_scan(path)
-    assert caught.value.code == "E_TOO_LARGE"
-    path.write_bytes(plain(ct((8, 8, 44)), affine))
     scan = read_scan(path)
     stored, resampled = scan.source.shape, scan.volume.hu.size
-    assert resampled > 50 * math.prod(stored)
+    assert resampled > 60 * math.prod(stored)
     assert scan.source.reading_bytes(np.dtype("i2")) >= 2 * resampled
     monkeypatch.setattr(memory, "limit_bytes", lambda: resampled)
     monkeypatch.setattr(nifti, "_read_data", None)
