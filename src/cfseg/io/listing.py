@@ -139,8 +139,6 @@ class _Search:
                     self.ignored.append(Ignored(path, "archive inside of an archive"))
                 elif is_archive_name(path) and _is_file(path):
                     inputs += self._in_archive(path, named=False)
-                elif has_nifti_head(path):
-                    inputs += self._image_file(path, is_top=folder == root)
                 else:
                     others.append(path)
             found = {path for path in others if has_dicom_head(path)}
@@ -148,9 +146,16 @@ class _Search:
                 here, lost = self._look_at([path for path in others if path in found])
             except UsageError as error:  # the extra is missing
                 inputs.append(Input.refused(folder, error))
-                continue
+                here, lost = [], []
             images += here
-            rest = [path for path in others if path not in found]
+            rest = []
+            for path in others:
+                if path in found:
+                    continue
+                if has_nifti_head(path):  # asked last: it reads more of a file
+                    inputs += self._image_file(path, is_top=folder == root)
+                else:
+                    rest.append(path)
             broken += lost + self._strays(rest, [it.path for it in here])
         inputs += self._sorted(images, broken)
         if not inputs:
