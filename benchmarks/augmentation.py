@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from scipy.ndimage import zoom
 
+from cfseg.feed.augmentation import Augmentation, augment, crop_shape, draw
 from cfseg.geometry import Triple
 from cfseg.networks.operations import sgemm_gflops
 from cfseg.phantoms.phantom import generate
 from cfseg.plan import Intensity
 from cfseg.recipes.recipe import load
-from cfseg.training.augmentation import Augmentation, augment, crop_shape, draw
 
 Values = dict[str, Any]
 SEED = 990_020

@@ -13,8 +13,8 @@ from cfseg.batch import predict_many
 from cfseg.errors import CfsegError
 from cfseg.evaluation.flare import evaluate
 from cfseg.io import Input
+from cfseg.labelling.cohort import label_cohort
 from cfseg.segmenter import Segmenter
-from cfseg.training.label_cohort import label_cohort
 from tiny_ct import ct
 
 TOKENS = ("DOE", "JOHN", "19700101")

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cfseg.dataset.cases import read_cases
+from cfseg.dataset.digests import Digests
 from cfseg.errors import InputError, UsageError
 from cfseg.geometry import Geometry
 from cfseg.io import read_scan
 from cfseg.labels import ORGAN_IDS
 from cfseg.recipes.recipe import load
-from cfseg.training.inputs import Digests
 from cfseg.training.learners import Curriculum
 from cfseg.training.pipeline import Pipeline
 from cfseg.training.teacher import change, worst

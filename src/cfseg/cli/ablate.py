@@ -8,8 +8,8 @@ import typer
 from cfseg.cli import networks
 
 if TYPE_CHECKING:
+    from cfseg.ablation.ablation import Ablation, CaseRows
     from cfseg.cli.console import Console
-    from cfseg.training.ablation import Ablation, CaseRows
 
 
 def ablate(
@@ -37,9 +37,9 @@ def ablate(
 
     Example: cfseg ablate work --cases cohort/test
     """
+    from cfseg.ablation.ablation import find_bundle
     from cfseg.dataset.problems import check_folder
     from cfseg.errors import UsageError
-    from cfseg.training.ablation import find_bundle
 
     if not work.exists():
         raise UsageError(f"there is no {work}; give a workspace of cfseg train or a bundle")
@@ -66,12 +66,12 @@ def _ablate(
     *,
     quiet: bool,
 ) -> "Ablation":
+    from cfseg.ablation.ablation import ablate as ablate_cases
+    from cfseg.ablation.files import write_tables
     from cfseg.cli.bars import Bars
     from cfseg.cli.console import Console
     from cfseg.dataset.cases import read_cases
     from cfseg.networks.device import find_device
-    from cfseg.training.ablation import ablate as ablate_cases
-    from cfseg.training.ablation_files import write_tables
 
     _use_threads(threads)
     found = read_cases(cases)
@@ -101,8 +101,8 @@ def _ablate(
 
 
 def _show(console: "Console", ablation: "Ablation") -> None:
+    from cfseg.ablation.tables import head, tables
     from cfseg.cli.judging import parts, rich_table
-    from cfseg.training.ablation_tables import head, tables
 
     console.say(head(ablation))
     for table in tables(ablation) if ablation.judged else ():

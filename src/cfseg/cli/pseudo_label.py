@@ -12,7 +12,7 @@ from cfseg.cli.reading import OF_SCANS, reading
 if TYPE_CHECKING:
     from cfseg.cli.console import Console
     from cfseg.io import ReadingOptions
-    from cfseg.training.label_summary import Labelled, LabelSummary
+    from cfseg.labelling.summary import Labelled, LabelSummary
 
 
 class Network(StrEnum):
@@ -64,7 +64,7 @@ def pseudo_label(
     """
     from cfseg.cli.bars import Bars
     from cfseg.cli.console import Console
-    from cfseg.training.label_cohort import label_cohort
+    from cfseg.labelling.cohort import label_cohort
 
     console, errors = Console(stderr=True, quiet=quiet), Console(stderr=True)
     with Bars(console, "cases") as bars:

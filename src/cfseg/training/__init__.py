@@ -1,1 +1,1 @@
-"""Training: nnU-Net v2 does it; which cases, labels and numbers it gets is decided here."""
+"""Training: which network learns from what, the loop, validation, and what is kept of it."""

@@ -1,14 +1,10 @@
 """What decides the outcome of each step, so that a step is done again only when it has to be."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field, TypeAdapter
+from typing import Any
 
 from cfseg.dataset.cases import Case
-from cfseg.foreign import read_object
-from cfseg.io import file_digest, write_json
+from cfseg.dataset.digests import Digests, facts
 from cfseg.plan import ROLES, Frozen
 from cfseg.recipes.training import StageTraining, Training
 
@@ -35,53 +31,6 @@ NEW_KEYS = ("hard_voxels",)
 """What counts only where it differs from its default: what was trained before it came stays."""
 NEW_STAGE_KEYS = ("batch_dice", "tumor_dice_weight", "hard_voxels", "window_hu")
 """The same of what is a stage's own."""
-
-
-class Digests:
-    """The sha256 of files, remembered by path, size and time of change.
-
-    So a cohort of thousands of label maps is read once, not at each start.
-
-    Args:
-        file: where to remember them from one run to the next; None forgets them.
-    """
-
-    def __init__(self, file: Path | None = None) -> None:
-        self.file = file
-        self.known: dict[str, list[Any]] = {} if file is None else _read(file)
-        self.is_new = False
-
-    def of(self, path: Path | None) -> str:
-        """Return the sha256 of a file's contents, "" for None."""
-        if path is None:
-            return ""
-        info = path.stat()
-        stamp = [info.st_size, info.st_mtime_ns]
-        key = str(path.resolve())
-        before = self.known.get(key)
-        if before is not None and before[:2] == stamp:
-            return str(before[2])
-        digest = file_digest(path)
-        self.known[key], self.is_new = [*stamp, digest], True
-        return digest
-
-    def save(self) -> None:
-        """Write down what is new."""
-        if self.file is None or not self.is_new:
-            return
-        write_json(self.file, self.known)
-        self.is_new = False
-
-
-_KNOWN = TypeAdapter(dict[str, Annotated[list[int | str], Field(min_length=3, max_length=3)]])
-
-
-def _read(file: Path) -> dict[str, list[Any]]:
-    """Return what was written down; a damaged file is no loss."""
-    try:
-        return read_object(file, _KNOWN)
-    except (OSError, ValueError):
-        return {}
 
 
 def stage_inputs(
@@ -118,23 +67,3 @@ def _without_defaults(model: Frozen, keys: Sequence[str]) -> dict[str, Any]:
     fields, values = type(model).model_fields, model.model_dump(mode="json")
     unused = {key for key in keys if values[key] == fields[key].default}
     return {key: value for key, value in values.items() if key not in unused}
-
-
-def facts(cases: Sequence[Case], digests: Digests | None = None) -> list[list[Any]]:
-    """Return what counts of the cases: labels by content, scans by their size.
-
-    Args:
-        cases: in question.
-        digests: known ones of their label maps.
-    """
-    digests = digests or Digests()
-    return [
-        [
-            case.name,
-            sorted(case.annotated),
-            case.image.stat().st_size if case.image.is_file() else 0,  # a folder of DICOM files
-            digests.of(case.label),
-            *([] if case.label_map is None else [sorted(case.label_map.items())]),
-        ]
-        for case in cases
-    ]

@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from cfseg.dataset.cases import Case
+from cfseg.dataset.digests import Digests, facts
 from cfseg.errors import InputError, UsageError
 from cfseg.geometry import Geometry
 from cfseg.io import read_label_map
+from cfseg.labelling.pseudo_labels import pseudo_file, read_pseudo_label
 from cfseg.plan import Role
 from cfseg.recipes.training import ORGAN_LABELS, Training
-from cfseg.training.inputs import Digests, facts
-from cfseg.training.pseudo_labels import pseudo_file, read_pseudo_label
 
 if TYPE_CHECKING:
     from cfseg.training.learners import Learner

@@ -2,8 +2,8 @@
 
 import torch
 
+from cfseg.labelling.pseudo_labels import label_cases, load_teacher
 from cfseg.training.label_sources import PredictedLabels
-from cfseg.training.pseudo_labels import label_cases, load_teacher
 from cfseg.training.steps import Progress, Report
 
 _REPORT_EVERY = 10

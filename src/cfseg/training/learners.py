@@ -13,17 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from cfseg.dataset.cases import Case, each, read_labels
+from cfseg.dataset.digests import Digests
 from cfseg.dataset.splits import split
 from cfseg.errors import UsageError
 from cfseg.geometry import Geometry
 from cfseg.io import read_scan
+from cfseg.labelling.pseudo_labels import pseudo_file, read_pseudo_label
+from cfseg.labelling.targets import completed, truth_of
 from cfseg.plan import Role
 from cfseg.recipes.training import ORGAN_LABELS, StageTraining, Training
-from cfseg.training.inputs import Digests, stage_inputs
+from cfseg.training.inputs import stage_inputs
 from cfseg.training.label_sources import GivenLabels, LabelSource, NoLabels, PredictedLabels
-from cfseg.training.pseudo_labels import pseudo_file, read_pseudo_label
 from cfseg.training.steps import Report
-from cfseg.training.targets import completed, truth_of
 from cfseg.training.teacher import FILE, AgreedLabels, write_changes
 from cfseg.training.workspace import StageFolder, prepare, write_case
 from cfseg.volume import LabelMap

@@ -10,12 +10,12 @@ import torch
 from cfseg.bundle.bundle import Network
 from cfseg.bundle.nnunet_v2 import read_model_folder
 from cfseg.dataset.cases import Case
+from cfseg.dataset.digests import Digests, facts
 from cfseg.io import write_json
 from cfseg.networks.backends import find_backend
 from cfseg.plan import ROLES, Role
 from cfseg.recipes.recipe import Cascade, Recipe
 from cfseg.training.candidates import Candidate, candidates_of
-from cfseg.training.inputs import Digests, facts
 from cfseg.training.learners import Curriculum, Learner
 from cfseg.training.selection import select
 from cfseg.training.steps import Report

@@ -11,13 +11,14 @@ from typing import Any
 
 from cfseg.bundle.manifest import digest, read_manifest
 from cfseg.dataset.cases import Case, read_cases
+from cfseg.dataset.digests import Digests
+from cfseg.dataset.fitness import check_fitness, readable_cases
 from cfseg.errors import UsageError
+from cfseg.labelling.targets import refuse_ignored
 from cfseg.plan import Role
 from cfseg.recipes.recipe import Recipe
 from cfseg.recipes.training import Training
 from cfseg.training.cost import write_cost
-from cfseg.training.fitness import check_fitness, readable_cases
-from cfseg.training.inputs import Digests
 from cfseg.training.keep import put_aside
 from cfseg.training.label_sources import PredictedLabels
 from cfseg.training.learners import Curriculum, Learner
@@ -33,7 +34,6 @@ from cfseg.training.steps import (
     seconds_of,
     shared,
 )
-from cfseg.training.targets import refuse_ignored
 
 
 class Pipeline:

@@ -20,6 +20,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from cfseg.dataset.cases import Case, read_labels
+from cfseg.dataset.digests import facts
 from cfseg.errors import InputError, UsageError
 from cfseg.evaluation.metrics import dice
 from cfseg.foreign import Stored, read_object
@@ -29,7 +30,6 @@ from cfseg.io import make_folder, read_scan, write_json
 from cfseg.labels import ORGAN_IDS, TUMOR
 from cfseg.recipes.recipe import Cascade
 from cfseg.training.candidates import NETWORKS, Candidate, role_of
-from cfseg.training.inputs import facts
 from cfseg.training.packed_memory import PackedMemory
 from cfseg.volume import LabelMap, Volume
 

@@ -21,14 +21,14 @@ import torch
 from cfseg.dataset.cases import each, voxel_counts
 from cfseg.dataset.label_names import IGNORE as READ_AS_IGNORED
 from cfseg.errors import ResourceError
+from cfseg.feed.chunked import Chunked, remove
+from cfseg.feed.planning import Facts
 from cfseg.geometry import Box, Geometry, Triple
 from cfseg.io import write_json
 from cfseg.labels import LABELS
 from cfseg.plan import StagePlan
 from cfseg.preprocessing.labels import prepare_labels
 from cfseg.preprocessing.prepare import network_shape, prepare
-from cfseg.training.chunked import Chunked, remove
-from cfseg.training.planning import Facts
 from cfseg.volume import LabelMap, Volume
 
 IGNORE = 255

@@ -6,9 +6,9 @@ import pytest
 import tiny_cohort
 
 from cfseg.dataset.cases import read_cases
+from cfseg.dataset.fitness import Fitness, check_fitness, readable_cases
 from cfseg.dataset.problems import Problem
 from cfseg.errors import InputError, UsageError
-from cfseg.training.fitness import Fitness, check_fitness, readable_cases
 from cfseg.training.pipeline import Pipeline
 
 
@@ -40,7 +40,7 @@ def test_without_a_manifest_what_is_present_is_annotated(cohort, tmp_path):
 
 def test_a_file_is_read_once_and_again_when_it_changes(cohort, tmp_path, monkeypatch):
     memory, read = tmp_path / "fitness.json", []
-    from cfseg.training import fitness
+    from cfseg.dataset import fitness
 
     look = fitness.check_case
     monkeypatch.setattr(fitness, "check_case", lambda e: read.append(e.name) or look(e))

@@ -47,12 +47,12 @@ from cfseg.io import (
     write_json,
     write_label_map,
 )
+from cfseg.labelling.pseudo_labels import label
+from cfseg.labelling.summary import FILE, Labelled, LabelSummary, OnCase, State, with_earlier
+from cfseg.labelling.targets import truth_of
 from cfseg.labels import ORGAN_IDS, TUMOR
 from cfseg.plan import ROLES
 from cfseg.segmenter import Segmenter
-from cfseg.training.label_summary import FILE, Labelled, LabelSummary, OnCase, State, with_earlier
-from cfseg.training.pseudo_labels import label
-from cfseg.training.targets import truth_of
 from cfseg.volume import LabelMap
 
 STAGES = (*ROLES, "cascade")

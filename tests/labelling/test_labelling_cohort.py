@@ -15,9 +15,9 @@ from cfseg.dataset.cases import read_cases
 from cfseg.errors import ModelError, UsageError
 from cfseg.geometry import Geometry
 from cfseg.inference.predictor import Stage
+from cfseg.labelling.cohort import choose, label_cohort
+from cfseg.labelling.pseudo_labels import label
 from cfseg.labels import ORGAN_IDS
-from cfseg.training.label_cohort import choose, label_cohort
-from cfseg.training.pseudo_labels import label
 from cfseg.volume import LabelMap, Volume
 
 
@@ -103,7 +103,7 @@ def test_no_tumor_is_put_where_it_is_known_that_there_is_none(run, dataset, tmp_
     def everywhere(stage, volume, step):
         return LabelMap(np.full(volume.geometry.shape, 14, np.uint8), volume.geometry)
 
-    monkeypatch.setattr("cfseg.training.label_cohort.label", everywhere)
+    monkeypatch.setattr("cfseg.labelling.cohort.label", everywhere)
     manifest = json.loads((dataset / "manifest.json").read_text())
     manifest["partial"] = {"annotated": manifest["partial"], "absent": [14]}
     (dataset / "manifest.json").write_text(json.dumps(manifest))

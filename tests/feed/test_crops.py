@@ -10,9 +10,8 @@ import tiny_cohort
 import torch
 
 from cfseg.dataset.cases import read_cases, read_labels
-from cfseg.io import read_scan
-from cfseg.training.chunked import Chunked
-from cfseg.training.data import (
+from cfseg.feed.chunked import Chunked
+from cfseg.feed.crops import (
     Ahead,
     Cohort,
     Crops,
@@ -23,8 +22,9 @@ from cfseg.training.data import (
     generator,
     label_voxels,
 )
-from cfseg.training.planning import plan_stage
-from cfseg.training.store import ANNOTATED, IGNORE, Origin, Store, StoredCase, survey
+from cfseg.feed.planning import plan_stage
+from cfseg.feed.store import ANNOTATED, IGNORE, Origin, Store, StoredCase, survey
+from cfseg.io import read_scan
 from cfseg.volume import LabelMap, Volume
 
 AIR = -160

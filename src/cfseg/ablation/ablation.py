@@ -1,7 +1,7 @@
 """What each part of the method is worth: the scores behind the paper's Tables 3 to 6.
 
-The rows are those of :mod:`cfseg.training.ablation_rows`, the tables are made by
-:mod:`cfseg.training.ablation_tables`.
+The rows are those of :mod:`cfseg.ablation.rows`, the tables are made by
+:mod:`cfseg.ablation.tables`.
 """
 
 import hashlib
@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from cfseg.ablation.rows import Variant, label_maps, rows_of, variants
 from cfseg.bundle.bundle import digest, read_manifest
 from cfseg.bundle.manifest import MANIFEST
 from cfseg.dataset.cases import Case, present_labels, read_labels
+from cfseg.dataset.digests import facts
 from cfseg.errors import InputError, UsageError, exit_code
 from cfseg.evaluation.flare import score_case
 from cfseg.evaluation.scores import CaseScores
@@ -33,8 +35,6 @@ from cfseg.io import (
 from cfseg.labels import NAMES
 from cfseg.networks.backends import Backend, find_backend
 from cfseg.recipes.recipe import with_overrides
-from cfseg.training.ablation_rows import Variant, label_maps, rows_of, variants
-from cfseg.training.inputs import facts
 from cfseg.volume import LabelMap, Volume
 
 CASES = "cases"

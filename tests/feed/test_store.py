@@ -10,12 +10,9 @@ from hypothesis import strategies as st
 
 from cfseg.dataset.label_names import IGNORE as READ_AS_IGNORED
 from cfseg.errors import InputError, ResourceError
-from cfseg.geometry import Geometry
-from cfseg.plan import Architecture, Intensity, Resampling, StagePlan
-from cfseg.preprocessing.prepare import network_shape, prepare
-from cfseg.training import store as subject
-from cfseg.training.chunked import Chunked, spans
-from cfseg.training.store import (
+from cfseg.feed import store as subject
+from cfseg.feed.chunked import Chunked, spans
+from cfseg.feed.store import (
     ANNOTATED,
     IGNORE,
     Origin,
@@ -26,6 +23,9 @@ from cfseg.training.store import (
     stored_hu,
     survey,
 )
+from cfseg.geometry import Geometry
+from cfseg.plan import Architecture, Intensity, Resampling, StagePlan
+from cfseg.preprocessing.prepare import network_shape, prepare
 from cfseg.volume import LabelMap, Volume
 
 SHAPE = (20, 24, 28)

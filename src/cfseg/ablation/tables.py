@@ -7,6 +7,8 @@ the tumor is apart, as in the paper.
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from cfseg.ablation.ablation import Ablation
+from cfseg.ablation.rows import CFS, CSM, CSM_CUT, TWO_STAGE, WEIGHT_1, WEIGHT_2
 from cfseg.evaluation.cells import (
     DIFFERENCE,
     LEAST_CASES,
@@ -19,8 +21,6 @@ from cfseg.evaluation.scores import ORGANS, SHARES, Metric, score_of
 from cfseg.evaluation.statistics import Paired, compare
 from cfseg.labels import LABELS, NAMES, TUMOR
 from cfseg.tables import Table
-from cfseg.training.ablation import Ablation
-from cfseg.training.ablation_rows import CFS, CSM, CSM_CUT, TWO_STAGE, WEIGHT_1, WEIGHT_2
 
 LABELS_AND_ORGANS = (*(label.name for label in LABELS), ORGANS)
 TITLES = {

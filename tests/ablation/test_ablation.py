@@ -11,19 +11,9 @@ import pytest
 import torch
 from reading_networks import PLACES, reader, volume_of, write_reading_case
 
-from cfseg.bundle.bundle import load_stages, read_manifest
-from cfseg.dataset.cases import Case
-from cfseg.errors import ModelError, UsageError
-from cfseg.evaluation.flare import score_case
-from cfseg.evaluation.scores import CaseScores
-from cfseg.geometry import Box, Geometry
-from cfseg.inference.cascade import Stages, segment_volume
-from cfseg.io import read_label_map, read_scan
-from cfseg.labels import NAMES, ORGAN_IDS, TUMOR
-from cfseg.recipes.recipe import Cascade, load, with_overrides
-from cfseg.training.ablation import Ablation, CaseRows, ablate, find_bundle
-from cfseg.training.ablation_files import as_json, cases_csv, page, write_tables
-from cfseg.training.ablation_rows import (
+from cfseg.ablation.ablation import Ablation, CaseRows, ablate, find_bundle
+from cfseg.ablation.files import as_json, cases_csv, page, write_tables
+from cfseg.ablation.rows import (
     CFS,
     CSM,
     CSM_CUT,
@@ -36,7 +26,17 @@ from cfseg.training.ablation_rows import (
     rows_of,
     variants,
 )
-from cfseg.training.ablation_tables import comparisons, head, score_of, tables
+from cfseg.ablation.tables import comparisons, head, score_of, tables
+from cfseg.bundle.bundle import load_stages, read_manifest
+from cfseg.dataset.cases import Case
+from cfseg.errors import ModelError, UsageError
+from cfseg.evaluation.flare import score_case
+from cfseg.evaluation.scores import CaseScores
+from cfseg.geometry import Box, Geometry
+from cfseg.inference.cascade import Stages, segment_volume
+from cfseg.io import read_label_map, read_scan
+from cfseg.labels import NAMES, ORGAN_IDS, TUMOR
+from cfseg.recipes.recipe import Cascade, load, with_overrides
 from cfseg.volume import LabelMap
 
 CPU = torch.device("cpu")
@@ -360,7 +360,7 @@ def test_scores_of_another_backend_are_made_again(
         asked.append(str(arguments[-1]))
         return variants(*arguments[:-1])  # type: ignore[arg-type]
 
-    monkeypatch.setattr("cfseg.training.ablation.variants", recording)
+    monkeypatch.setattr("cfseg.ablation.ablation.variants", recording)
     monkeypatch.setattr("cfseg.networks.backends.find_spec", lambda _: object())
     found = [
         ablate(tiny_bundle, cases[:1], tmp_path, CPU, backend=backend)

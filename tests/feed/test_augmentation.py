@@ -7,9 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from cfseg.plan import Intensity
-from cfseg.recipes.recipe import load
-from cfseg.training.augmentation import (
+from cfseg.feed.augmentation import (
     Augmentation,
     Draw,
     augment,
@@ -17,6 +15,8 @@ from cfseg.training.augmentation import (
     crop_shape_of,
     draw,
 )
+from cfseg.plan import Intensity
+from cfseg.recipes.recipe import load
 
 CT = Intensity(lower=-160, upper=240, mean=40, std=80)
 PATCH = (9, 12, 14)
@@ -244,7 +244,7 @@ def test_flat_patches_are_turned_within_the_slices() -> None:
 
 @pytest.mark.parametrize("flat", [False, True])
 def test_elastic_displacements_are_those_of_nnunet_v1(flat) -> None:
-    from cfseg.training.augmentation import _displaced
+    from cfseg.feed.augmentation import _displaced
 
     shape, sigma, alpha = ((60, 72) if flat else (56, 60, 64)), 9.0, 100.0 if flat else 450.0
     random = np.random.default_rng(0)

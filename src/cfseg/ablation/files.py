@@ -4,19 +4,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cfseg.ablation.ablation import Ablation, as_record
+from cfseg.ablation.tables import (
+    comparisons,
+    head,
+    scores_of,
+    tables,
+)
 from cfseg.evaluation.cells import plain
 from cfseg.evaluation.scores import ORGANS, SHARES
 from cfseg.evaluation.statistics import spread
 from cfseg.io import make_folder, write_json, write_text
 from cfseg.labels import LABELS, NAMES
 from cfseg.tables import csv_text, markdown
-from cfseg.training.ablation import Ablation, as_record
-from cfseg.training.ablation_tables import (
-    comparisons,
-    head,
-    scores_of,
-    tables,
-)
 
 
 def write_tables(folder: Path, ablation: Ablation) -> None:

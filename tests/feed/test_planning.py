@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from cfseg.dataset.label_names import IGNORE
 from cfseg.errors import UsageError
+from cfseg.feed.planning import Facts, intensity, plan_stage, target_spacing, topology
 from cfseg.geometry import Geometry
 from cfseg.recipes.training import StageTraining
-from cfseg.training.planning import Facts, intensity, plan_stage, target_spacing, topology
 from cfseg.volume import LabelMap, Volume
 
 SHAPE = (20, 24, 24)

@@ -18,10 +18,10 @@ import numpy.typing as npt
 import torch
 
 from cfseg.dataset.cases import each
+from cfseg.feed.chunked import spans
+from cfseg.feed.store import ANNOTATED, IGNORE, StoredCase
 from cfseg.geometry import Triple
 from cfseg.labels import LABELS, TUMOR
-from cfseg.training.chunked import spans
-from cfseg.training.store import ANNOTATED, IGNORE, StoredCase
 
 PLACE, SOURCE = 1, 2
 """What numbers are drawn for: a case and a place in it; one of several sources."""

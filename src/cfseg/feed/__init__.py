@@ -1,0 +1,1 @@
+"""What feeds a network: each case stored once, crops of it, and windows made of them."""

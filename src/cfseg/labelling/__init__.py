@@ -1,0 +1,1 @@
+"""Pseudo-labels: what a model says of cases that nobody labelled, merged with what is known."""
