@@ -4,7 +4,6 @@
 # mypy: disable-error-code="no-untyped-call"
 
 import importlib.util
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,23 +14,23 @@ class Board:
 
     Args:
         folder: of the logs of one network.
-        epoch: the first one that will be written; later ones of an attempt that was killed are
-            hidden.
     """
 
-    def __init__(self, folder: Path, epoch: int) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.writer: Any = None
-        if importlib.util.find_spec("tensorboard") is not None:
+        self.is_installed = importlib.util.find_spec("tensorboard") is not None
+
+    def write(self, epoch: int, scalars: Mapping[str, float | None]) -> None:
+        """Write the scalars of one epoch; those of later ones, of a killed attempt, are hidden."""
+        if not self.is_installed:
+            return
+        if self.writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writer = SummaryWriter(str(folder), purge_step=epoch)
-
-    def write(self, epoch: int, scalars: Mapping[str, float]) -> None:
-        """Write the scalars of one epoch; those that are NaN are left out."""
-        if self.writer is None:
-            return
+            self.writer = SummaryWriter(str(self.folder), purge_step=epoch)
         for name, value in scalars.items():
-            if not math.isnan(value):
+            if value is not None:
                 self.writer.add_scalar(name, value, epoch)
         self.writer.flush()
 

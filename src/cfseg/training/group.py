@@ -7,6 +7,7 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +16,14 @@ from torch import distributed
 from cfseg.errors import UsageError
 
 T = TypeVar("T")
+PATIENCE = timedelta(days=30)
+"""How long a process waits for another: the first one may prepare data for hours. torchrun ends
+all of them where one dies."""
+
+
+def is_launched() -> bool:
+    """Say whether torchrun, or what sets the same variables, started this process with others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 @contextmanager
@@ -28,7 +37,8 @@ def group_of(device: str) -> Iterator[torch.device]:
     if device == "cuda":
         own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(own)
-    distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=PATIENCE)
     try:
         yield own
     finally:
@@ -46,9 +56,14 @@ def processes() -> int:
     return distributed.get_world_size() if is_joined() else 1
 
 
+def rank() -> int:
+    """Return the number of this process; the first one's is 0."""
+    return distributed.get_rank() if is_joined() else 0
+
+
 def is_first() -> bool:
     """Say whether this process is the one that writes."""
-    return not is_joined() or distributed.get_rank() == 0
+    return rank() == 0
 
 
 def own_samples(batch_size: int) -> range:
@@ -66,8 +81,7 @@ def own_samples(batch_size: int) -> range:
             f"a batch of {batch_size} cannot be shared evenly by {processes()} processes; set "
             f"training.batch_size to a multiple of {processes()}, or start another number"
         )
-    rank = distributed.get_rank() if is_joined() else 0
-    return range(rank * share, (rank + 1) * share)
+    return range(rank() * share, (rank() + 1) * share)
 
 
 def sum_of_all(values: torch.Tensor) -> torch.Tensor:
@@ -85,8 +99,17 @@ def as_first(value: T) -> T:
     if not is_joined():
         return value
     values = [value]
-    distributed.broadcast_object_list(values)
+    distributed.broadcast_object_list(values, device=torch.device("cpu"))
     return values[0]
+
+
+def of_all(value: T) -> list[T]:
+    """Return what each process gave, in their order."""
+    if not is_joined():
+        return [value]
+    values: list[Any] = [None] * processes()
+    distributed.all_gather_object(values, value)
+    return values
 
 
 class _SumOfAll(torch.autograd.Function):

@@ -50,7 +50,8 @@ class Keeper:
             _check_same(values["settings"], self.settings, self.place.folder)
             state = State.model_validate(values["state"])
             self.trainee.restore(tensors)
-            self.trainee.scaler.load_state_dict(state.scaler)
+            if state.scaler:
+                self.trainee.scaler.load_state_dict(state.scaler)
             report(f"{name}: going on after step {state.step}")
         self.trainee.share()
         update = {"device": self.trainee.device.type, "processes": processes()}
@@ -173,6 +174,8 @@ def _outcome_of(folder: Path, state: State) -> Outcome:
 
 def _check_same(known: Mapping[str, Any], settings: Settings, folder: Path) -> None:
     now = settings.model_dump(mode="json")
+    # Another machine may compute in another precision; the run goes on.
+    known = {**known, "precision": now["precision"]}
     changed = [key for key in known.keys() | now.keys() if known.get(key) != now.get(key)]
     if changed:
         listed = ", ".join(f"{k}: {known.get(k)}, now {now.get(k)}" for k in sorted(changed))

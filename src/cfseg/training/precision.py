@@ -1,7 +1,7 @@
 """In what precision a network is trained on a CPU: bf16 only where that is fast."""
 
 import platform
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -56,15 +56,3 @@ def precision_on(device: torch.device, wanted: Precision) -> Literal["fp32", "bf
         UsageError: see :func:`cpu_precision`.
     """
     return "fp16" if device.type == "cuda" else cpu_precision(wanted)
-
-
-def in_bf16(network: torch.nn.Module) -> None:
-    """Let a network compute in bf16 on the CPU, with fp32 weights and logits."""
-    forward = network.forward
-
-    def cast(*inputs: torch.Tensor) -> Any:  # noqa: ANN401 - one tensor, or one per resolution
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = forward(*inputs)
-        return logits.float() if torch.is_tensor(logits) else [level.float() for level in logits]
-
-    network.forward = cast

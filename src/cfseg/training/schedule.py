@@ -8,22 +8,6 @@ import torch
 from cfseg.recipes.training import Learning
 
 
-class Schedule:
-    """Sets the learning rate of each epoch."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer, training: Learning, epochs: int) -> None:
-        self.optimizer, self.training, self.epochs = optimizer, training, epochs
-
-    def step(self, epoch: int) -> None:
-        """Set the rate for ``epoch``, counted from 0."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(epoch)
-
-    def rate(self, epoch: int) -> float:
-        """Return the rate for ``epoch``, counted from 0."""
-        return learning_rate(self.training, epoch, self.epochs)
-
-
 def learning_rate(learning: Learning, epoch: int, epochs: int) -> float:
     """Return the learning rate of an epoch.
 

@@ -33,7 +33,9 @@ class Stop:
         Raises:
             KeyboardInterrupt: at the second SIGINT.
         """
-        if self.signal and number == signal.SIGINT:
+        # In a group Ctrl-C comes twice: from the terminal and from who started it.
+        alone = not (distributed.is_available() and distributed.is_initialized())
+        if self.signal and number == signal.SIGINT and alone:
             raise KeyboardInterrupt
         self.signal = number
 

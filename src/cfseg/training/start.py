@@ -1,19 +1,21 @@
-"""A network starts from known weights: those of a bundle, or of a model before it."""
+"""A network starts from known weights: those of a bundle, or of a network before it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cfseg.bundle.bundle import read_weights
-from cfseg.bundle.manifest import StageEntry, read_manifest
-from cfseg.bundle.nnunet_v2 import read_model_folder
+from cfseg.bundle.manifest import StageEntry, digest, read_manifest
 from cfseg.errors import ModelError, UsageError
 from cfseg.plan import Role, StagePlan
-from cfseg.training.keep import FOLD
-from cfseg.training.learners import Learner
+from cfseg.training.curriculum import Learner
+from cfseg.training.trained import read_trained
 
+Start = Callable[[torch.nn.Module, StagePlan], str]
+"""Copies weights into a fresh network with this plan, and says in words where they are from."""
 RECIPE_KEYS = {
     "features": "features",
     "n_conv_encoder": "n_conv_encoder",
@@ -22,18 +24,40 @@ RECIPE_KEYS = {
 """Which recipe key of a stage decides which part of the architecture."""
 
 
-def start_of(learner: Learner, init: Path | None, checkpoint: str) -> Path | None:
-    """Return where the weights are that a learner starts from; None for random ones.
+def start_of(learner: Learner, weight: int, init: Path | None, checkpoint: str) -> Start | None:
+    """Return the weights that a network starts from; None for random ones.
 
     Args:
         learner: of the network.
+        weight: 1 or 2.
         init: the bundle, for those that start from one.
-        checkpoint: file name of the weights of another network of the chain.
+        checkpoint: which weights of another network of the chain.
     """
-    if learner.init is not None:
-        return init
+    if init is not None and learner.init is not None:
+        return partial(_from_bundle, learner, weight, init)
     other = learner.start
-    return None if other is None else other.folder.model(1) / FOLD / checkpoint
+    return None if other is None else partial(_from_network, other, checkpoint)
+
+
+def _from_bundle(
+    learner: Learner, weight: int, init: Path, network: torch.nn.Module, plan: StagePlan
+) -> str:
+    entry = find_start(init, learner.role, weight)
+    try:
+        start_from(network, plan, init, entry)
+    except UsageError:
+        if not learner.is_teacher:
+            raise
+        # A teacher is often larger than the organ model that it teaches.
+        return f"starting from random weights: {entry.name} of the bundle is built differently"
+    return f"starting from {entry.name} of bundle {digest(init)[:12]}"
+
+
+def _from_network(
+    other: Learner, checkpoint: str, network: torch.nn.Module, plan: StagePlan
+) -> str:
+    start_from_network(network, plan, other, checkpoint)
+    return f"starting from the weights of {other.networks[0]}"
 
 
 def find_start(bundle: Path, role: Role, weight: int) -> StageEntry:
@@ -81,33 +105,35 @@ def start_from(network: torch.nn.Module, plan: StagePlan, bundle: Path, entry: S
         )
 
 
-def start_from_checkpoint(network: torch.nn.Module, plan: StagePlan, checkpoint: Path) -> None:
-    """Copy the weights of the coarse model into a network that is built alike.
+def start_from_network(
+    network: torch.nn.Module, plan: StagePlan, other: Learner, checkpoint: str
+) -> None:
+    """Copy the weights of another network of the chain into one that is built alike.
 
     A tumor that the other one does not know keeps its random weights in the heads.
 
     Args:
-        network: nnU-Net's, freshly initialized.
+        network: freshly initialized.
         plan: of that network.
-        checkpoint: of the coarse or the tumor model, in a fold of its model folder.
+        other: that is trained; of two weights the first.
+        checkpoint: which of its weights.
 
     Raises:
         UsageError: the two networks differ in their architecture.
         ModelError: the checkpoint cannot be read.
     """
-    model = checkpoint.parent.parent
-    known, weights = read_model_folder(model, "coarse", checkpoint=checkpoint.name)
-    here, there = plan.architecture.model_dump(), known.architecture.model_dump()
+    trained = read_trained(other.network_folder(1), checkpoint)
+    here, there = plan.architecture.model_dump(), trained.plan.architecture.model_dump()
     different = [key for key in here if here[key] != there[key]]
     if different:
         raise UsageError(
-            f"it cannot start from {model.parent.name}, which is built differently "
+            f"it cannot start from {other.about}, which is built differently "
             f"({_listed(here, there)}); "
             f"set {', '.join(RECIPE_KEYS.get(key, key) for key in different)} alike in both, or "
             "start = random"
         )
     tensors = network.state_dict(keep_vars=True)
-    for name, tensor in weights.items():
+    for name, tensor in trained.weights.items():
         both = min(len(tensor), len(tensors[name]))
         tensors[name].data[:both].copy_(tensor[:both])
 
