@@ -94,9 +94,9 @@ def train(
     Example: cfseg train cohort -o work --recipe demo
     """
     from cfseg.dataset.problems import check_folder
+    from cfseg.learning.group import group_of, is_launched
+    from cfseg.learning.launch import launch
     from cfseg.recipes.recipe import load
-    from cfseg.training.group import group_of, is_launched
-    from cfseg.training.launch import launch
 
     overrides = (*_given(organ_labels), *(set_ or ()))
     check_folder(out)
@@ -138,7 +138,7 @@ def _train(asked: _Asked, device: "torch.device") -> None:
     from cfseg import __version__
     from cfseg.cli.console import Console
     from cfseg.dataset.cases import phantom_notice
-    from cfseg.training.group import is_first
+    from cfseg.learning.group import is_first
     from cfseg.training.pipeline import Pipeline
 
     log = _Log(None if asked.dry_run else asked.out / "train.log", silent=not is_first())
@@ -228,9 +228,9 @@ def _given(organ_labels: str | None) -> list[str]:
 def _check_machine(asked: _Asked, gpus: int, device: str) -> "torch.device":
     """Refuse what this machine cannot do now, not after hours of preparation."""
     from cfseg.errors import UsageError
+    from cfseg.learning.launch import check_processes
+    from cfseg.learning.precision import precision_on
     from cfseg.networks.device import find_device
-    from cfseg.training.launch import check_processes
-    from cfseg.training.precision import precision_on
 
     found, training = find_device(device), asked.recipe.training
     if training is None:

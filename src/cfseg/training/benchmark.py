@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from cfseg.feed.windows import Windows
+from cfseg.learning.loop import train
+from cfseg.learning.run import Place, Settings, Step
 from cfseg.networks.build import fresh_network
 from cfseg.training.curriculum import Learner
 from cfseg.training.data import read_lesson
 from cfseg.training.fit import feed_of, settings_of
-from cfseg.training.loop import train
-from cfseg.training.run import Place, Settings, Step
 
 STEPS = 250
 """The field's epoch."""

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from cfseg.inference.predictor import Stage
+from cfseg.learning.keeper import kept_weights
 from cfseg.networks.backends import Backend
 from cfseg.plan import ROLES, Role
-from cfseg.training.keeper import kept_weights
 from cfseg.training.trained import load_trained, read_trained
 
 NETWORKS = ("coarse", "tumor_1", "tumor_2", "organ")

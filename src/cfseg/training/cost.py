@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cfseg.io import write_json, write_text
+from cfseg.learning import checkpoints
+from cfseg.learning.run import Cost, State
 from cfseg.networks.operations import parameters, window_operations
 from cfseg.plan import Frozen
 from cfseg.recipes.training import Training
-from cfseg.training import checkpoints
 from cfseg.training.environment import environment
-from cfseg.training.run import Cost, State
 from cfseg.training.trained import PLAN, read_plan
 
 

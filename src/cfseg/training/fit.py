@@ -10,20 +10,20 @@ from cfseg.feed.crops import Sampling, cohort, label_voxels
 from cfseg.feed.windows import Feed, Windows
 from cfseg.inference.predictor import windows_of
 from cfseg.io.memory import limit_bytes
+from cfseg.learning.board import Board
+from cfseg.learning.group import is_first, own_samples
+from cfseg.learning.loop import train
+from cfseg.learning.losses import head_weights, rare_label_weights
+from cfseg.learning.precision import precision_on
+from cfseg.learning.run import Epoch, Outcome, Place, Settings, Step
+from cfseg.learning.stopping import noting_signals
 from cfseg.networks.build import fresh_network
 from cfseg.recipes.recipe import Cascade
 from cfseg.recipes.training import StageTraining, Training
-from cfseg.training.board import Board
 from cfseg.training.curriculum import Learner
 from cfseg.training.data import Lesson, read_lesson
-from cfseg.training.group import is_first, own_samples
-from cfseg.training.loop import train
-from cfseg.training.losses import head_weights, rare_label_weights
-from cfseg.training.precision import precision_on
-from cfseg.training.run import Epoch, Outcome, Place, Settings, Step
 from cfseg.training.start import Start
 from cfseg.training.steps import Progress, Report
-from cfseg.training.stopping import noting_signals
 from cfseg.training.trained import write_plan
 from cfseg.training.validation import OnLook, Validation
 
@@ -131,7 +131,7 @@ def settings_of(
         device: where it is trained.
 
     Raises:
-        UsageError: see :func:`cfseg.training.precision.precision_on`.
+        UsageError: see :func:`cfseg.learning.precision.precision_on`.
     """
     plan, exponent = lesson.plan, training.of(stage).rare_label_exponent
     voxels = label_voxels(lesson.learned, len(plan.labels)).tolist()

@@ -19,6 +19,7 @@ from cfseg.dataset.digests import Digests
 from cfseg.dataset.fitness import Grid, check_fitness, readable_cases
 from cfseg.errors import UsageError
 from cfseg.io import write_json
+from cfseg.learning.group import as_first, is_first
 from cfseg.networks.device import find_device
 from cfseg.plan import Role
 from cfseg.recipes.recipe import Recipe
@@ -29,7 +30,6 @@ from cfseg.training.curriculum import Curriculum, Learner
 from cfseg.training.data import prepare, remove_unused
 from cfseg.training.fit import fit
 from cfseg.training.given import GivenCoarse
-from cfseg.training.group import as_first, is_first
 from cfseg.training.label_sources import PredictedLabels
 from cfseg.training.outcome import decisive, rank, selected, trained_networks
 from cfseg.training.outlook import outlook

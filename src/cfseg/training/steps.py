@@ -23,8 +23,8 @@ from cfseg.batch.claims import claimed
 from cfseg.errors import UsageError
 from cfseg.foreign import Stored, read_object
 from cfseg.io import make_folder, write_json
+from cfseg.learning.group import as_first, is_first
 from cfseg.plan import ROLES, Role
-from cfseg.training.group import as_first, is_first
 
 Report = Callable[[str], None]
 Progress = Callable[[str, int, int], None]

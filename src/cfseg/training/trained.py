@@ -9,10 +9,10 @@ import torch
 from cfseg.errors import ModelError
 from cfseg.inference.predictor import Stage
 from cfseg.io import write_text
+from cfseg.learning import checkpoints
+from cfseg.learning.keeper import kept_weights
 from cfseg.networks.backends import Backend, load
 from cfseg.plan import Role, StagePlan
-from cfseg.training import checkpoints
-from cfseg.training.keeper import kept_weights
 
 PLAN = "plan.json"
 

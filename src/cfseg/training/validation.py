@@ -12,10 +12,10 @@ from cfseg.feed.store import IGNORE, StoredCase
 from cfseg.geometry import Geometry
 from cfseg.inference.predictor import Stage, Windows, predict_labels
 from cfseg.labels import ORGAN_IDS, TUMOR
+from cfseg.learning.group import of_all, processes, rank
+from cfseg.learning.stopping import Stop, leave
 from cfseg.networks.backends import find_backend, load
 from cfseg.plan import Role, StagePlan
-from cfseg.training.group import of_all, processes, rank
-from cfseg.training.stopping import Stop, leave
 from cfseg.volume import Volume
 
 Ids = npt.NDArray[np.uint8]

@@ -13,7 +13,7 @@ from torch import nn
 
 from cfseg.feed.store import IGNORE
 from cfseg.labels import TUMOR
-from cfseg.training.group import processes, sum_of_all
+from cfseg.learning.group import processes, sum_of_all
 
 SMOOTH = 1e-5
 """nnU-Net's, added to both parts of a Dice."""

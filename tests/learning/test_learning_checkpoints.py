@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cfseg.errors import ModelError, ResourceError
-from cfseg.training import checkpoints
+from cfseg.learning import checkpoints
 from refusing_disk import refusing
 
 

@@ -16,11 +16,11 @@ from small_training import PLAN, run, settings, windows
 
 from cfseg.errors import ModelError, UsageError
 from cfseg.feed.windows import Windows
+from cfseg.learning import checkpoints
+from cfseg.learning.losses import head_weights
+from cfseg.learning.run import Settings
+from cfseg.learning.stopping import Stop
 from cfseg.networks.build import fresh_network
-from cfseg.training import checkpoints
-from cfseg.training.losses import head_weights
-from cfseg.training.run import Settings
-from cfseg.training.stopping import Stop
 
 
 def final(outcome):

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from cfseg.errors import UsageError
+from cfseg.learning import precision
+from cfseg.learning.precision import cpu_precision, has_bf16_instructions, in_bf16
 from cfseg.recipes.recipe import load
-from cfseg.training import precision
-from cfseg.training.precision import cpu_precision, has_bf16_instructions, in_bf16
 
 
 def cpu(monkeypatch, *, can, machine="x86_64", avx512_bf16=False, amx=False):

@@ -16,12 +16,12 @@ from torch import nn
 
 from cfseg.errors import ModelError
 from cfseg.feed.windows import Windows
-from cfseg.training.group import mean_of_all, processes
-from cfseg.training.keeper import Keeper, finished
-from cfseg.training.run import Epoch, Outcome, Place, Settings, State, Step, Validate
-from cfseg.training.schedule import learning_rate
-from cfseg.training.stopping import Stop, leave
-from cfseg.training.trainee import Trainee, all_heads
+from cfseg.learning.group import mean_of_all, processes
+from cfseg.learning.keeper import Keeper, finished
+from cfseg.learning.run import Epoch, Outcome, Place, Settings, State, Step, Validate
+from cfseg.learning.schedule import learning_rate
+from cfseg.learning.stopping import Stop, leave
+from cfseg.learning.trainee import Trainee, all_heads
 
 MAX_NORM = 12.0
 """nnU-Net's, of all gradients together."""

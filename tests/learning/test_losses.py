@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfseg.errors import UsageError
-from cfseg.training import group
-from cfseg.training.losses import (
+from cfseg.learning import group
+from cfseg.learning.losses import (
     IGNORE,
     DeepSupervision,
     Loss,

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from cfseg.errors import UsageError
+from cfseg.learning import precision
+from cfseg.learning.schedule import learning_rate, make_optimizer
 from cfseg.recipes.training import Learning
-from cfseg.training import precision
-from cfseg.training.schedule import learning_rate, make_optimizer
 
 
 def rates(epochs, *wanted, **how):

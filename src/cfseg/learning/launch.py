@@ -10,7 +10,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from cfseg.errors import UsageError
-from cfseg.training.stopping import leave
+from cfseg.learning.stopping import leave
 
 GRACE_SECONDS = 120
 """How long the processes may take to write a checkpoint and leave."""

@@ -197,7 +197,7 @@ class Kept(NamedTuple):
     """Weights that did well on the validation cases.
 
     Attributes:
-        path: for :func:`cfseg.training.checkpoints.read`; the tensors are the network's alone.
+        path: for :func:`cfseg.learning.checkpoints.read`; the tensors are the network's alone.
         epoch: after which these were the weights, counted from 1.
         score: None if there was nothing to score.
     """

@@ -10,10 +10,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cfseg.errors import ModelError
-from cfseg.training.group import is_joined
-from cfseg.training.losses import DeepSupervision, Loss
-from cfseg.training.run import Settings
-from cfseg.training.schedule import make_optimizer
+from cfseg.learning.group import is_joined
+from cfseg.learning.losses import DeepSupervision, Loss
+from cfseg.learning.run import Settings
+from cfseg.learning.schedule import make_optimizer
 
 
 class Trainee:

@@ -9,11 +9,11 @@ from typing import Any
 
 from cfseg.errors import UsageError
 from cfseg.inference.process_memory import peak_bytes
-from cfseg.training import checkpoints
-from cfseg.training.group import as_first, is_first, processes
-from cfseg.training.run import Epoch, Kept, Outcome, Place, Settings, State, Validate
-from cfseg.training.schedule import learning_rate
-from cfseg.training.trainee import Trainee, ready_to_predict
+from cfseg.learning import checkpoints
+from cfseg.learning.group import as_first, is_first, processes
+from cfseg.learning.run import Epoch, Kept, Outcome, Place, Settings, State, Validate
+from cfseg.learning.schedule import learning_rate
+from cfseg.learning.trainee import Trainee, ready_to_predict
 
 
 class Keeper:

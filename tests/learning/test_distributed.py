@@ -153,8 +153,9 @@ def test_a_process_ends_when_its_parent_was_killed():
 
 
 def test_what_cannot_be_shared_is_refused():
-    from cfseg.errors import UsageError
     from cfseg.training.distributed import check_processes
+
+    from cfseg.errors import UsageError
 
     check_processes(4, 2, torch.device("cpu"))
     with pytest.raises(UsageError, match="batch of 2 cannot be shared evenly"):

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from cfseg.feed.windows import Windows
+from cfseg.learning.group import group_of, own_samples
+from cfseg.learning.loop import train
+from cfseg.learning.losses import head_weights
+from cfseg.learning.run import Place, Settings
+from cfseg.learning.stopping import noting_signals
 from cfseg.networks.build import fresh_network
 from cfseg.plan import Architecture, Intensity, StagePlan
-from cfseg.training.group import group_of, own_samples
-from cfseg.training.loop import train
-from cfseg.training.losses import head_weights
-from cfseg.training.run import Place, Settings
-from cfseg.training.stopping import noting_signals
 
 BATCH, EDGE, CLASSES, STEPS_PER_EPOCH = 2, 16, 15, 4
 PLAN = StagePlan(
@@ -84,7 +84,7 @@ def run(folder, dtype=torch.float32, feed=None, seed=0, wanted=None, **how):
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # The server of processes finds no modules beside the tests; optimizers load the last one.
-_CONTEXT.set_forkserver_preload(["cfseg.networks.build", "cfseg.training.loop", "torch._dynamo"])
+_CONTEXT.set_forkserver_preload(["cfseg.networks.build", "cfseg.learning.loop", "torch._dynamo"])
 
 
 def start(target, *arguments, rank=0, world=1, port=0) -> ForkServerProcess:
