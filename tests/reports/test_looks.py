@@ -5,8 +5,8 @@ import pytest
 from matplotlib.image import imread
 
 from cfseg.errors import ResourceError
-from cfseg.labels import by_name
-from cfseg.reports.figures import IGNORED, OPACITY, overlay
+from cfseg.labels import IGNORE, by_name
+from cfseg.reports.figures import OPACITY, overlay
 from cfseg.reports.looks import (
     MOST_CASES,
     MOST_WINDOWS,
@@ -115,7 +115,7 @@ def test_slices_go_through_the_tumor_or_else_the_middle():
     for labels, titles in (
         (with_tumor, ["axial, z = 9", "coronal, y = 9", "sagittal, x = 9"]),
         (0 * LABELS, ["axial, z = 8", "coronal, y = 15", "sagittal, x = 20"]),
-        (0 * LABELS + np.uint8(IGNORED), ["axial, z = 8", "coronal, y = 15", "sagittal, x = 20"]),
+        (0 * LABELS + np.uint8(IGNORE), ["axial, z = 8", "coronal, y = 15", "sagittal, x = 20"]),
     ):
         figure = windows_figure(SCAN[None], labels[None], ["a"], SPACING_MM)
         assert [axes.get_title() for axes in figure.axes] == titles
@@ -130,19 +130,19 @@ def test_gray_is_the_same_for_all_windows(tmp_path, z_score, gray):
 
 
 def test_what_is_ignored_is_striped():
-    ids = np.full((24, 24), IGNORED, dtype=np.uint8)
+    ids = np.full((24, 24), IGNORE, dtype=np.uint8)
     ids[8:16, 8:16] = LIVER.id
     picture = overlay(np.full((24, 24), -1000, dtype=np.int16), ids)
-    stripes = picture[ids == IGNORED].any(-1)
+    stripes = picture[ids == IGNORE].any(-1)
     assert 0.1 < stripes.mean() < 0.25
-    assert np.ptp(picture[ids == IGNORED], axis=-1).max() == 0  # gray
+    assert np.ptp(picture[ids == IGNORE], axis=-1).max() == 0  # gray
     assert picture[8, 8] == pytest.approx(np.array(LIVER.color) / 255)
     assert picture[12, 12] == pytest.approx(OPACITY * np.array(LIVER.color) / 255)
 
 
 @pytest.mark.parametrize("ignored", [True, False])
 def test_the_legend_names_what_is_there(ignored):
-    labels = np.where(LABELS == 0, IGNORED * ignored, LABELS).astype(np.uint8)
+    labels = np.where(LABELS == 0, IGNORE * ignored, LABELS).astype(np.uint8)
     for figure in (
         windows_figure(SCAN[None], labels[None], ["a"], SPACING_MM),
         validation_figure([case(labels=labels)]),

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from cfseg.errors import ResourceError
-from cfseg.reports.curves import CurvePoint
+from cfseg.reports.curves import CurvePoint, draw_curves
 from cfseg.reports.training_page import TrainingPage, write_training_page
 
 HOSTILE = '"><img src=x onerror=alert(1)></script><b>'
@@ -64,7 +64,9 @@ class Parsed(HTMLParser):
 
 def written(tmp_path, page=PAGE):
     file = tmp_path / "new" / "training.html"
-    write_training_page(file, page)
+    plot = tmp_path / "curves.png"
+    draw_curves(plot, page.curves)
+    write_training_page(file, page, plot)
     assert [it.name for it in file.parent.iterdir()] == [file.name]
     return Parsed(file.read_text(encoding="utf-8"))
 
@@ -167,5 +169,6 @@ def test_a_training_that_has_just_begun_has_a_page(tmp_path):
 
 def test_says_where_it_cannot_write(tmp_path):
     (tmp_path / "file").touch()
+    draw_curves(tmp_path / "curves.png", PAGE.curves)
     with pytest.raises(ResourceError, match="cannot be written"):
-        write_training_page(tmp_path / "file" / "training.html", PAGE)
+        write_training_page(tmp_path / "file" / "training.html", PAGE, tmp_path / "curves.png")

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 
 from cfseg.geometry import Box, Triple, TripleMm
 from cfseg.io import replacing
-from cfseg.labels import LABELS, Label
+from cfseg.labels import IGNORE, LABELS, Label
 from cfseg.reports.places import viewpoint
 from cfseg.tables import shown
 from cfseg.volume import LabelMap, Volume
@@ -24,8 +24,6 @@ OPACITY = 0.35
 DPI = 110
 _PANEL_INCHES = 4.2
 BACKGROUND = "#101418"
-IGNORED = 255
-"""The value of voxels of which nobody said what they are; they are striped."""
 _IGNORED_COLOR, _STRIPE_PIXELS = (0.85, 0.85, 0.85), 6
 
 Plane = Literal["axial", "coronal", "sagittal"]
@@ -140,7 +138,7 @@ def overlay(hu: npt.NDArray[np.generic], ids: _Ids) -> _Rgb:
 
     Args:
         hu: (H, W) in HU.
-        ids: (H, W) labels, or :data:`IGNORED`.
+        ids: (H, W) labels, or :data:`IGNORE`.
 
     Returns:
         (H, W, 3) float32, 0..1.
@@ -156,7 +154,7 @@ def _opacity(ids: _Ids) -> _Rgb:
     """Return how much of each pixel is its label's color, (H, W)."""
     labelled = np.where(_outline(ids), 1.0, OPACITY)
     striped = np.where(np.indices(ids.shape).sum(axis=0) % _STRIPE_PIXELS, 0.0, OPACITY)
-    return np.select([ids == 0, ids == IGNORED], [0.0, striped], labelled).astype(np.float32)
+    return np.select([ids == 0, ids == IGNORE], [0.0, striped], labelled).astype(np.float32)
 
 
 def _outline(ids: _Ids) -> npt.NDArray[np.bool_]:
@@ -173,7 +171,7 @@ def _color_table() -> _Rgb:
     table = np.zeros((256, 3), dtype=np.float32)
     for label in LABELS:
         table[label.id] = _unit_color(label)
-    table[IGNORED] = _IGNORED_COLOR
+    table[IGNORE] = _IGNORED_COLOR
     return table
 
 
@@ -267,7 +265,7 @@ def draw_legend(figure: Figure, label_maps: list[LabelMap]) -> None:
         for label in LABELS
         if label.id in present
     ]
-    if IGNORED in present:
+    if IGNORE in present:
         handles.append(
             Patch(fill=False, edgecolor=_IGNORED_COLOR, hatch="////", linewidth=0, label="ignored")
         )

@@ -1,12 +1,11 @@
 """The page of a training: curves, chosen weights, cost, cases, and what the networks saw."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cfseg.io import without_paths, write_text
-from cfseg.reports.curves import DPI, CurvePoint, best_point, curves_figure
+from cfseg.reports.curves import CurvePoint, best_point
 from cfseg.reports.page import data_url, render
 from cfseg.reports.stills import Still
 
@@ -54,12 +53,13 @@ class _Grid:
     numeric: frozenset[str]
 
 
-def write_training_page(file: Path, page: TrainingPage) -> None:
+def write_training_page(file: Path, page: TrainingPage, plot: Path) -> None:
     """Write the page: one HTML file that needs no other.
 
     Args:
         file: ends in ``.html``; its folder is made if needed.
         page: what it shows. A picture that cannot be read is left out, and the page says so.
+        plot: of the curves, see :func:`cfseg.reports.curves.draw_curves`.
 
     Raises:
         ResourceError: the file cannot be written.
@@ -73,7 +73,7 @@ def write_training_page(file: Path, page: TrainingPage) -> None:
         "training.html.j2",
         page=page,
         best=best,
-        plot=_plot(page.curves, best),
+        plot=_plot(plot, best),
         chosen=_grid("network", page.chosen),
         cost=_grid("network", page.cost),
         left_out=_grid("case", reasons),
@@ -83,18 +83,14 @@ def write_training_page(file: Path, page: TrainingPage) -> None:
     write_text(file, text)
 
 
-def _plot(
-    curves: Mapping[str, Sequence[CurvePoint]], best: Mapping[str, tuple[int, float] | None]
-) -> Still:
+def _plot(file: Path, best: Mapping[str, tuple[int, float] | None]) -> Still:
     """Return the curves; their text tells what matters in them."""
-    stream = io.BytesIO()
-    curves_figure(curves).savefig(stream, format="png", dpi=DPI)
     told = [
         f"{network}, best score {at[1]:.3f} in epoch {at[0]}" if at else f"{network}, no score"
         for network, at in best.items()
     ]
     text = "; ".join(["Loss, score of validations and learning rate over epochs", *told])
-    return Still("Learning curves", text, data_url(stream.getvalue(), "image/png"))
+    return Still("Learning curves", text, data_url(file.read_bytes(), "image/png"))
 
 
 def _picture(look: Path) -> Still | None:

@@ -1,13 +1,11 @@
 """Fit one network of the chain: from its last checkpoint, from known weights, or from nothing."""
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import torch
 
 from cfseg.feed.augmentation import Augmentation
-from cfseg.feed.crops import Sampling, cohort, label_voxels
-from cfseg.feed.windows import Feed, Windows
+from cfseg.feed.crops import Mixture, Sampling, Source, cohort, label_voxels
+from cfseg.feed.phantoms import Phantoms
+from cfseg.feed.windows import Feed
 from cfseg.inference.predictor import windows_of
 from cfseg.io.memory import limit_bytes
 from cfseg.learning.board import Board
@@ -22,27 +20,16 @@ from cfseg.recipes.recipe import Cascade
 from cfseg.recipes.training import StageTraining, Training
 from cfseg.training.curriculum import Learner
 from cfseg.training.data import Lesson, read_lesson
+from cfseg.training.looks import Looks
 from cfseg.training.start import Start
 from cfseg.training.steps import Progress, Report
 from cfseg.training.trained import write_plan
-from cfseg.training.validation import OnLook, Validation
+from cfseg.training.validation import Validation
 
 RESIDENT_SHARE = {"cpu": 0.25, "cuda": 0.5}
 """Of the memory there is, for cases that are kept in it."""
 MOST_FEED_SHARE = 0.1
 """Of a step's time; if windows take more of it the device waits too long."""
-
-
-class Looks(NamedTuple):
-    """Who is shown what.
-
-    Attributes:
-        windows: gets those of the first step.
-        case: gets the validation cases, with the epoch before.
-    """
-
-    windows: Callable[[Windows], None]
-    case: Callable[[int], OnLook]
 
 
 def fit(
@@ -54,7 +41,6 @@ def fit(
     *,
     start: Start | None = None,
     progress: Progress | None = None,
-    looks: Looks | None = None,
 ) -> Outcome:
     """Train one network, from its last checkpoint if there is one.
 
@@ -68,7 +54,6 @@ def fit(
         report: gets one line per epoch.
         start: of the weights; None for random ones.
         progress: is told after each step.
-        looks: is shown windows and validation cases.
 
     Raises:
         UsageError: the start does not fit, the batch cannot be shared so, or the CPU cannot do the
@@ -87,6 +72,7 @@ def fit(
     if is_first():
         write_plan(place.folder, lesson.plan)
     board = Board(learner.work / "tensorboard" / name) if is_first() else None
+    looks = Looks(learner.work, name, lesson.plan) if is_first() else None
 
     def on_step(step: Step) -> None:
         if progress is not None:
@@ -98,16 +84,19 @@ def fit(
             board.write(epoch.epoch, epoch.model_dump(exclude={"epoch"}))
 
     with noting_signals() as stop, feed_of(lesson, training, stage, seed, device) as feed:
-        if looks is not None and is_first():
-            looks.windows(feed(0))
+        if looks is not None:
+            looks.windows(lambda: feed(0))
         validation = Validation(
             learner.role, lesson.plan, lesson.held_out, learner.annotated,
             windows_of(cascade, learner.role), training.validation_cases, stop,
+            None if looks is None else looks.case,
         )  # fmt: skip
 
         def validate(network: torch.nn.Module, epoch: int) -> float | None:
-            validation.on_look = None if looks is None or not is_first() else looks.case(epoch)
-            return validation(network, epoch)
+            score = validation(network, epoch)
+            if looks is not None:
+                looks.draw_cases()
+            return score
 
         outcome = train(
             network, feed, settings, place, name=name, report=report, on_step=on_step,
@@ -165,7 +154,11 @@ def feed_of(
     """
     plan, rule = lesson.plan, training.of(stage)
     sampling = Sampling(plan.patch, rule.oversample_foreground, stage.tumor_focus)
-    source = cohort(lesson.learned, sampling, plan.intensity.lower, device, _resident_mb(device))
+    source: Source = cohort(
+        lesson.learned, sampling, plan.intensity.lower, device, _resident_mb(device)
+    )
+    if share := training.phantom_share:
+        source = Mixture([(source, 1 - share), (Phantoms(plan, sampling), share)])
     return Feed(
         source, seed=seed, samples=own_samples(training.batch_size), patch=plan.patch,
         augmentation=Augmentation.of(training, plan.patch), intensity=plan.intensity,

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from cfseg.evaluation.metrics import dice
-from cfseg.feed.store import IGNORE, StoredCase
+from cfseg.feed.store import StoredCase
 from cfseg.geometry import Geometry
 from cfseg.inference.predictor import Stage, Windows, predict_labels
-from cfseg.labels import ORGAN_IDS, TUMOR
+from cfseg.labels import IGNORE, ORGAN_IDS, TUMOR
 from cfseg.learning.group import of_all, processes, rank
 from cfseg.learning.stopping import Stop, leave
 from cfseg.networks.backends import find_backend, load
@@ -109,7 +109,7 @@ def label_scores(found: Ids, truth: Ids, judged: frozenset[int]) -> dict[int, fl
 
     Args:
         found: (Z, Y, X) ids.
-        truth: the same, with :data:`cfseg.feed.store.IGNORE` where nobody knows.
+        truth: the same, with :data:`cfseg.labels.IGNORE` where nobody knows.
         judged: labels that count.
     """
     seen = np.where(truth == IGNORE, np.uint8(0), found)
