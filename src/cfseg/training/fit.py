@@ -1,5 +1,8 @@
 """Fit one network of the chain: from its last checkpoint, from known weights, or from nothing."""
 
+from contextlib import closing
+from pathlib import Path
+
 import torch
 
 from cfseg.feed.augmentation import Augmentation
@@ -69,43 +72,55 @@ def fit(
     if start is not None:
         report(start(network, lesson.plan))
     network.to(device)
-    if is_first():
-        write_plan(place.folder, lesson.plan)
-    board = Board(learner.work / "tensorboard" / name) if is_first() else None
-    looks = Looks(learner.work, name, lesson.plan) if is_first() else None
-
-    def on_step(step: Step) -> None:
-        if progress is not None:
-            progress(name, step.done, step.total)
-
-    def on_epoch(epoch: Epoch) -> None:
-        report(f"{name}: {_line(epoch, settings.epochs)}")
-        if board is not None:
-            board.write(epoch.epoch, epoch.model_dump(exclude={"epoch"}))
-
-    with noting_signals() as stop, feed_of(lesson, training, stage, seed, device) as feed:
-        if looks is not None:
+    told = _Told(name, settings.epochs, report, progress, learner.work / "tensorboard" / name)
+    with (
+        noting_signals() as stop,
+        feed_of(lesson, training, stage, seed, device) as feed,
+        closing(told),
+    ):
+        looks = None
+        if is_first():
+            write_plan(place.folder, lesson.plan)
+            looks = Looks(learner.work, name, lesson.plan)
             looks.windows(lambda: feed(0))
         validation = Validation(
             learner.role, lesson.plan, lesson.held_out, learner.annotated,
-            windows_of(cascade, learner.role), training.validation_cases, stop,
-            None if looks is None else looks.case,
+            windows_of(cascade, learner.role), training.validation_cases, stop, looks,
         )  # fmt: skip
-
-        def validate(network: torch.nn.Module, epoch: int) -> float | None:
-            score = validation(network, epoch)
-            if looks is not None:
-                looks.draw_cases()
-            return score
-
         outcome = train(
-            network, feed, settings, place, name=name, report=report, on_step=on_step,
-            on_epoch=on_epoch, validate=validate if lesson.held_out else None, stop=stop,
+            network, feed, settings, place, name=name, report=report, on_step=told.step,
+            on_epoch=told.epoch, validate=validation if lesson.held_out else None, stop=stop,
         )  # fmt: skip
-    if board is not None:
-        board.close()
     _warn_if_starved(outcome, name, device, report)
     return outcome
+
+
+class _Told:
+    """Tells of the steps and epochs of a network: the bar, a line, TensorBoard."""
+
+    def __init__(
+        self, name: str, epochs: int, report: Report, progress: Progress | None, logs: Path
+    ) -> None:
+        self.name, self.epochs, self.report, self.progress = name, epochs, report, progress
+        self.board = Board(logs) if is_first() else None
+
+    def step(self, step: Step) -> None:
+        if self.progress is not None:
+            self.progress(self.name, step.done, step.total)
+
+    def epoch(self, epoch: Epoch) -> None:
+        loss = "no step was taken" if epoch.loss is None else f"loss {epoch.loss:.4f}"
+        score = "" if epoch.score is None else f", validation DSC {epoch.score:.2%}"
+        self.report(
+            f"{self.name}: epoch {epoch.epoch} of {self.epochs}: {loss}, "
+            f"learning rate {epoch.lr:.2g}{score}"
+        )
+        if self.board is not None:
+            self.board.write(epoch.epoch, epoch.model_dump(exclude={"epoch"}))
+
+    def close(self) -> None:
+        if self.board is not None:
+            self.board.close()
 
 
 def settings_of(
@@ -177,12 +192,6 @@ def _place(learner: Learner, weight: int) -> Place:
         learner.network_folder(weight), training.save_every_epochs, training.save_every_minutes,
         training.keep_at_most,
     )  # fmt: skip
-
-
-def _line(epoch: Epoch, epochs: int) -> str:
-    loss = "no step was taken" if epoch.loss is None else f"loss {epoch.loss:.4f}"
-    score = "" if epoch.score is None else f", validation DSC {epoch.score:.2%}"
-    return f"epoch {epoch.epoch} of {epochs}: {loss}, learning rate {epoch.lr:.2g}{score}"
 
 
 def _warn_if_starved(outcome: Outcome, name: str, device: torch.device, report: Report) -> None:

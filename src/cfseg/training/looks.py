@@ -17,6 +17,17 @@ CASES = 3
 Ids = npt.NDArray[np.uint8]
 
 
+def pictures(work: Path, network: str) -> tuple[Path, Path]:
+    """Return where the pictures of a network's windows and of its validation cases lie.
+
+    Args:
+        work: the workspace.
+        network: its name.
+    """
+    folder = work / FOLDER
+    return folder / f"{network}-windows.png", folder / f"{network}-validation.png"
+
+
 class Looks:
     """The pictures of one network.
 
@@ -27,26 +38,17 @@ class Looks:
     """
 
     def __init__(self, work: Path, network: str, plan: StagePlan) -> None:
-        self._folder, self._network = work / FOLDER, network
+        self._of_windows, self._of_cases = pictures(work, network)
         self._spacing_mm: TripleMm = plan.spacing_mm
         self._seen: list[ValidationLook] = []
 
-    @property
-    def files(self) -> tuple[Path, Path]:
-        """The pictures of windows and of validation cases."""
-        return (
-            self._folder / f"{self._network}-windows.png",
-            self._folder / f"{self._network}-validation.png",
-        )
-
     def windows(self, first: Callable[[], Windows]) -> None:
         """Draw the windows of the first step, unless that was done before."""
-        file = self.files[0]
-        if file.exists():
+        if self._of_windows.exists():
             return
         windows = first()
         scan, labels = windows.scan[:, 0].cpu().numpy(), windows.labels.cpu().numpy()
-        draw_windows(file, scan, labels, windows.origin, self._spacing_mm)
+        draw_windows(self._of_windows, scan, labels, windows.origin, self._spacing_mm)
 
     def case(
         self, name: str, hu: npt.NDArray[np.float32], truth: Ids, found: Ids, score: float | None
@@ -58,5 +60,5 @@ class Looks:
     def draw_cases(self) -> None:
         """Draw the validation cases that were seen since the last time."""
         if self._seen:
-            draw_validation(self.files[1], self._seen)
+            draw_validation(self._of_cases, self._seen)
         self._seen = []

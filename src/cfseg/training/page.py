@@ -12,8 +12,8 @@ from cfseg.reports.training_page import TrainingPage, write_training_page
 from cfseg.training.cost import cost_rows, last_state, network_cost
 from cfseg.training.curriculum import Learner
 from cfseg.training.environment import environment
-from cfseg.training.looks import Looks
-from cfseg.training.trained import PLAN, read_plan, read_trained
+from cfseg.training.looks import pictures
+from cfseg.training.trained import PLAN, read_trained
 
 PAGE, CURVES = "training.html", "curves.png"
 
@@ -45,7 +45,7 @@ def write_page(
     begun = [folder for folder in folders if last_state(folder) and (folder / PLAN).is_file()]
     curves = {folder.name: _curve(folder) for folder in begun}
     draw_curves(work / CURVES, curves)
-    looks = [look for it in begun for look in Looks(work, it.name, read_plan(it)).files]
+    looks = [look for it in begun for look in pictures(work, it.name)]
     numbered = group(cases).numbered()
     write_training_page(
         work / PAGE,

@@ -32,6 +32,7 @@ from cfseg.training.data import prepare, remove_unused
 from cfseg.training.fit import fit
 from cfseg.training.given import GivenCoarse
 from cfseg.training.label_sources import PredictedLabels
+from cfseg.training.looks import pictures
 from cfseg.training.outcome import decisive, rank, selected, trained_networks
 from cfseg.training.outlook import outlook
 from cfseg.training.page import write_page
@@ -288,7 +289,10 @@ class Pipeline:
 
     def _clear_network(self, learner: Learner, weight: int) -> None:
         """Put a network of other inputs aside."""
-        shelf = put_aside(learner.network_folder(weight), self.work / "replaced")
+        folder = learner.network_folder(weight)
+        for picture in pictures(self.work, folder.name):
+            picture.unlink(missing_ok=True)
+        shelf = put_aside(folder, self.work / "replaced")
         if shelf is not None:
             self._say(f"inputs changed; the network trained before is now {shelf}")
 
