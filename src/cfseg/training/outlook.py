@@ -1,6 +1,7 @@
 """What a training will do and take, before it does it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +41,11 @@ def outlook(
         grids: of the cases' scans.
         device: where networks are trained.
     """
+    gflops = cache(lambda: sgemm_gflops(device=device))  # it takes seconds, if it is asked at all
     lines = []
     for step in steps:
         learner = _learner_of(step, learners)
-        about = "" if learner is None else _takes(step, learner, training, grids, device)
+        about = "" if learner is None else _takes(step, learner, training, grids, gflops)
         lines.append(f"{step.name}: {step.about}{about}{_state(step, markers)}")
     return lines
 
@@ -58,19 +60,19 @@ def _takes(
     learner: Learner,
     training: Training,
     grids: Mapping[str, Grid],
-    device: torch.device,
+    gflops: Callable[[], float],
 ) -> str:
     facts = [_facts(*grids[case.name]) for case in learner.cases if case.name in grids]
     if not facts:
         return ""
     plan = _plan(learner, facts)
     if step.name in learner.networks:
-        return f", {_words(plan)}; {_hours(step, learner, plan, training, device)}"
+        return f", {_words(plan)}; {_hours(step, learner, plan, training, gflops)}"
     size = plan_bytes(facts, plan)
     spacing = " x ".join(f"{mm:.2f}" for mm in plan.spacing_mm)
     return (
-        f" at {spacing} mm: at most {size.stored / 1e9:.1f} GB on disk, "
-        f"{size.stored / size.cases / 1e6:.1f} MB a case"
+        f" at {spacing} mm: at most {_bytes(size.stored)} on disk, "
+        f"{_bytes(size.stored / size.cases)} a case"
     )
 
 
@@ -91,7 +93,11 @@ def _words(plan: StagePlan) -> str:
 
 
 def _hours(
-    step: Step, learner: Learner, plan: StagePlan, training: Training, device: torch.device
+    step: Step,
+    learner: Learner,
+    plan: StagePlan,
+    training: Training,
+    gflops: Callable[[], float],
 ) -> str:
     epochs, per_epoch = learner.stage.epochs, training.iterations_per_epoch
     steps = epochs * per_epoch
@@ -101,15 +107,18 @@ def _hours(
     if hours is not None:
         return f"{words}, about {_short(hours)} h"
     operations = PASSES * training.batch_size * window_operations(plan) * steps
-    speed = 1e9 * sgemm_gflops(device=device)
     return (
-        f"{words}, at the very least {_short(operations / speed / 3600)} h at the "
-        f"{speed / 1e9:.0f} GFLOPS of this machine (cfseg train --benchmark measures it)"
+        f"{words}, at the very least {_short(operations / gflops() / 1e9 / 3600)} h at the "
+        f"{gflops():.0f} GFLOPS of this machine (cfseg train --benchmark measures it)"
     )
 
 
-def _short(hours: float) -> str:
-    return f"{hours:.1f}" if hours >= 1 else f"{hours:.2g}"
+def _bytes(number: float) -> str:
+    return f"{_short(number / 1e9)} GB" if number >= 1e9 else f"{_short(number / 1e6)} MB"
+
+
+def _short(number: float) -> str:
+    return f"{number:.0f}" if number >= 10 else f"{number:.2g}"
 
 
 def _state(step: Step, markers: Path) -> str:

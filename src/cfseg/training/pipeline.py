@@ -4,7 +4,7 @@ Coarse model on the fully labelled cases; its pseudo-labels complete the others;
 twice on the cases with tumors; the organ model on all cases; the selection; the bundle.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,7 +27,7 @@ from cfseg.recipes.training import Training
 from cfseg.training.benchmark import measure
 from cfseg.training.cost import write_cost
 from cfseg.training.curriculum import Curriculum, Learner
-from cfseg.training.data import prepare, remove_unused
+from cfseg.training.data import is_whole, prepare, remove_unused
 from cfseg.training.fit import fit
 from cfseg.training.given import GivenCoarse
 from cfseg.training.label_sources import PredictedLabels
@@ -45,6 +45,7 @@ from cfseg.training.steps import (
     run_steps,
     seconds_of,
 )
+from cfseg.training.trained import is_trained
 
 MADE_BY = "workspace.json"
 ENGINE = 2
@@ -143,6 +144,9 @@ class Pipeline:
 
         Args:
             stage: leave out what this stage does not need; None keeps all.
+
+        Raises:
+            UsageError: a bundle takes the part of this stage.
         """
         chain: list[Step] = []
         for item in self.curriculum.steps:
@@ -156,7 +160,12 @@ class Pipeline:
             chain.append(Step("selection", about, self._outcome, self.select, clear, ()))
         about = "write the bundle"
         chain.append(Step("bundle", about, self._outcome, self.write_bundle, nothing, ()))
-        return [step for step in chain if stage is None or stage in step.serves]
+        found = [step for step in chain if stage is None or stage in step.serves]
+        if not found:
+            raise UsageError(
+                f"--stage {stage}: with --coarse no {stage} model is trained; give another stage"
+            )
+        return found
 
     def _training_steps(self, learner: Learner) -> list[Step]:
         some, all_ = len(learner.cases), len(self.cases)
@@ -166,6 +175,7 @@ class Pipeline:
                 f"{learner.key}_data", f"prepare {counts} for {learner.about}",
                 lambda: learner.inputs["data"], partial(self.write_data, learner),
                 partial(remove, learner.folder), learner.serves,
+                is_whole=partial(is_whole, learner),
             )
         ]  # fmt: skip
         for weight, name in enumerate(learner.networks, 1):
@@ -175,7 +185,7 @@ class Pipeline:
                     name, f"train {learner.about}{which}", lambda: learner.inputs["network"],
                     partial(self.train, learner, weight),
                     partial(self._clear_network, learner, weight), learner.serves_with(weight),
-                    is_joint=True,
+                    is_joint=True, is_whole=partial(is_trained, learner.network_folder(weight)),
                 )
             )  # fmt: skip
         return found
@@ -189,6 +199,7 @@ class Pipeline:
         return Step(
             labels.name, f"pseudo-label {len(labels.cases)} cases{by}", lambda: labels.inputs,
             partial(self.pseudo_label, labels), partial(remove, labels.folder), labels.serves,
+            is_whole=labels.is_whole,
         )  # fmt: skip
 
     def _outcome(self) -> dict[str, Any]:
@@ -226,21 +237,18 @@ class Pipeline:
             finally:
                 self.digests.save()
 
-    def benchmark(self, stage: Role | None = None) -> list[str]:
-        """Time each network on a few cases, with the labels that are known; a line for each.
+    def benchmark(self, stage: Role | None = None) -> Iterator[str]:
+        """Time each network on a few cases, with the labels that are known; yield a line for each.
 
         Args:
             stage: only this one's; None times all.
         """
-        lines = []
         with TemporaryDirectory() as folder:
             for learner in self.curriculum.learners:
                 if stage in (None, learner.role) and not learner.is_teacher:
                     alike = learner.for_benchmark(Path(folder))
                     prepare(alike, self._say, self.jobs, self.progress)
-                    lines.append(measure(alike, self.device).line)
-                    self._say(lines[-1])
-        return lines
+                    yield measure(alike, self.device).line
 
     @property
     def markers(self) -> Path:
