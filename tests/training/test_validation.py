@@ -1,4 +1,4 @@
-"""How good a network is so far, on whole cases. It reads labels off the HU; see reading_networks."""
+"""How good a network is so far, on whole cases; the one here reads labels off the HU."""
 
 import signal
 

@@ -190,7 +190,10 @@ def _stamp(entry: Entry) -> list[Any]:
             info = None if path is None else path.stat()
         except OSError:
             info = None
-        stamp += [str(path), *((info.st_size, info.st_mtime_ns) if info else (0, 0))]
+        stamp += [
+            str(path and path.absolute()),
+            *((info.st_size, info.st_mtime_ns) if info else (0, 0)),
+        ]
     return stamp
 
 

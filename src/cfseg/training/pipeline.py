@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from cfseg.bundle.bundle import write_bundle
-from cfseg.bundle.manifest import digest, read_manifest
+from cfseg.bundle.manifest import MANIFEST, digest, read_manifest
 from cfseg.dataset.cases import Case, read_cases
 from cfseg.dataset.digests import Digests
 from cfseg.dataset.fitness import Grid, check_fitness, readable_cases
@@ -31,6 +31,7 @@ from cfseg.training.data import is_whole, prepare, remove_unused
 from cfseg.training.fit import fit
 from cfseg.training.given import GivenCoarse
 from cfseg.training.label_sources import PredictedLabels
+from cfseg.training.outcome import FILE as SELECTION
 from cfseg.training.outcome import decisive, rank, selected, trained_networks
 from cfseg.training.outlook import outlook
 from cfseg.training.provenance import provenance
@@ -157,9 +158,14 @@ class Pipeline:
         if self.selection_cases:
             about = f"rank the kept weights on {len(self.selection_cases)} cases"
             clear = partial(remove, self.work / "selection")
-            chain.append(Step("selection", about, self._outcome, self.select, clear, ()))
-        about = "write the bundle"
-        chain.append(Step("bundle", about, self._outcome, self.write_bundle, nothing, ()))
+            there = (self.work / "selection" / SELECTION).is_file
+            chain.append(
+                Step("selection", about, self._outcome, self.select, clear, (), is_whole=there)
+            )
+        about, there = "write the bundle", (self.bundle / MANIFEST).is_file
+        chain.append(
+            Step("bundle", about, self._outcome, self.write_bundle, nothing, (), is_whole=there)
+        )
         found = [step for step in chain if stage is None or stage in step.serves]
         if not found:
             raise UsageError(

@@ -1,8 +1,8 @@
 """A chain of steps that resumes: what was done with the same inputs is not done again.
 
 Each step leaves a marker with the digest of its inputs. A step whose inputs changed starts from
-nothing; one that was stopped half-way, or whose outcome is no longer whole, goes on. In a group of processes the first one does the
-steps, and the others join those that all of them share.
+nothing; one that was stopped half-way, or whose outcome is no longer whole, goes on. In a group of
+processes the first one does the steps, and the others join those that all of them share.
 """
 
 import hashlib
