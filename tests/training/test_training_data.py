@@ -1,6 +1,7 @@
 """What a network learns from, on disk: stored once, renewed case by case, and whole or not used."""
 
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -16,7 +17,7 @@ from cfseg.errors import ModelError
 from cfseg.feed.store import IGNORE
 from cfseg.training import data as subject
 from cfseg.training.curriculum import Curriculum
-from cfseg.training.data import is_whole, prepare, read_lesson, remove_unused
+from cfseg.training.data import is_whole, origin_of, prepare, read_lesson, remove_unused
 
 WINDOW = (-200, 300)  # else each stage has a range of its own, and so scans of its own
 
@@ -101,6 +102,16 @@ def test_other_labels_are_stored_anew_and_the_scan_stays(cohort):
     ids, blocks = stored(after["full_a"])[1], tiny_cohort.blocks() % 14
     assert np.array_equal(ids == 3, blocks == 1)
     assert np.array_equal(ids == 1, blocks == 3)
+
+
+def test_another_series_in_the_same_folder_is_another_scan(cohort):
+    case, series = read_cases(cohort.dataset)[0], cohort.work / "series"
+    origins = []
+    for number in range(2):
+        (series / "deep").mkdir(parents=True, exist_ok=True)
+        (series / "deep" / f"{number}.dcm").write_bytes(b"a slice")
+        origins.append(origin_of(cohort.learner("coarse"), replace(case, image=series)))
+    assert origins[0].scan != origins[1].scan
 
 
 def test_networks_that_agree_share_what_is_stored(cohort):

@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
@@ -152,13 +151,15 @@ def _train(asked: _Asked, device: "torch.device") -> None:
         init=asked.init, coarse=asked.coarse, selection_set=asked.selection_set,
         progress=log.progress, jobs=asked.jobs, skip_bad=asked.skip_bad,
     )  # fmt: skip
-    lines: Iterable[str]
+    lines: list[str] = []
     if asked.dry_run:
         with log:
             pipeline.check(remember=False)
         lines = pipeline.plan(asked.role)
     elif asked.benchmark:
-        lines = pipeline.benchmark(asked.role)
+        for line in pipeline.benchmark(asked.role):  # which takes all processes of a group
+            if is_first():
+                Console().say(line)
     else:
         with log:
             pipeline.run(asked.role)
