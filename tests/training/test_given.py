@@ -140,6 +140,18 @@ def test_the_new_bundle_predicts(made):
     assert found.label_map.ids.shape == tiny_cohort.blocks().shape
 
 
+def test_the_command_takes_it(dataset, tmp_path, tiny_bundle, cfseg, monkeypatch):
+    monkeypatch.setattr("cfseg.training.outlook.sgemm_gflops", lambda device: 50.0)
+    words = ("train", dataset, "-o", tmp_path / "w", "--recipe", "tiny", "--dry-run")
+    ended = cfseg(*words, "--coarse", tiny_bundle)
+    assert ended.code == 0, ended.err
+    first = ended.out.splitlines()[0]
+    assert first == "pseudo_labels: pseudo-label 6 cases with the bundle tiny"
+    refused = cfseg(*words)
+    assert refused.code == 2
+    assert "give --coarse BUNDLE" in refused.err
+
+
 def test_without_one_the_error_names_that_way(dataset, tmp_path):
     with pytest.raises(UsageError, match=r"no case has all 13 organs .* or give --coarse BUNDLE"):
         pipeline(dataset, tmp_path / "w")
