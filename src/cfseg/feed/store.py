@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -271,18 +271,17 @@ class Store:
         Chunked.write(labels_file, ids, *counted(ids))
 
 
-def prune(root: Path, keep: Iterable[StoredCase]) -> int:
+def prune(root: Path, keep: Collection[Path]) -> int:
     """Remove stored files that no stage needs any more, and return how many bytes they had.
 
     Args:
         root: of all stores.
-        keep: the cases of all stages.
+        keep: the arrays that all stages need.
 
     Raises:
         ResourceError: ``E_DISK``, a file may not be removed.
     """
-    kept = {part.file for case in keep for part in (case.hu, case.labels)}
-    return sum(remove(file) for file in root.glob("*/*.b2nd") if file not in kept)
+    return sum(remove(file) for file in root.glob("*/*.b2nd") if file not in keep)
 
 
 def stored_hu(volume: Volume, plan: StagePlan) -> npt.NDArray[np.int16]:

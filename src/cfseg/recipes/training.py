@@ -76,8 +76,9 @@ class StageTraining(Frozen):
 class Teacher(StageTraining):
     """The network that labels organs for the organ model, round by round (FLARE22's winner).
 
-    Round 1 learns from the cases with all organs; each later round learns from all cases, with
-    the labels of the round before. The label maps that change most in the last round are left out.
+    Round 1 learns from the cases with all organs (without any, from all cases); each later round
+    learns from all cases, with the labels of the round before. The label maps that change most in
+    the last round are left out.
 
     Attributes:
         rounds: how often it is trained and labels all cases.

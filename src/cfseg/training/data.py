@@ -83,9 +83,14 @@ def in_words(size: Size, plan: StagePlan) -> str:
     """Return what cases will take on a network's grid."""
     spacing = " x ".join(f"{mm:.2f}" for mm in plan.spacing_mm)
     return (
-        f"{size.cases} cases on a grid of {spacing} mm: about {size.stored / 1e9:.2f} GB on disk, "
-        f"{size.stored / max(1, size.cases) / 1e6:.1f} MB a case"
+        f"{size.cases} cases on a grid of {spacing} mm: {_bytes(size.stored)} on disk, "
+        f"{_bytes(size.stored / max(1, size.cases))} a case"
     )
+
+
+def _bytes(number: float) -> str:
+    unit, name = (1e9, "GB") if number >= 1e9 else (1e6, "MB")
+    return f"{number / unit:.0f} {name}" if number >= 10 * unit else f"{number / unit:.2g} {name}"
 
 
 def origin_of(learner: Learner, case: Case) -> Origin:
@@ -126,12 +131,21 @@ def read_lesson(learner: Learner) -> Lesson:
     return Lesson(plan, learned, held_out)
 
 
+def is_whole(learner: Learner) -> bool:
+    """Say whether all that :func:`prepare` stored for a network is still there."""
+    try:
+        read_lesson(learner)
+    except ModelError:
+        return False
+    return True
+
+
 def _stored(root: Path, name: str, hu_file: str, labels_file: str) -> StoredCase:
     hu, labels = (Chunked.find(root / file) for file in (hu_file, labels_file))
     if hu is None or labels is None:
         raise ModelError(
-            f"{root}: what was stored of {name} is gone; delete steps/ beside it to "
-            "store the cases again"
+            f"{root}: what was stored of {name} is damaged or gone; run cfseg train again, which "
+            "stores it anew"
         )
     return StoredCase(name, hu, labels)
 
@@ -141,7 +155,7 @@ def _listed(file: Path) -> dict[str, list[list[str]]]:
         return read_object(file, _LISTED)
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{file}: cannot be read; delete {file.parent} to store the cases again"
+            f"{file}: cannot be read; run cfseg train again, which writes it anew"
         ) from error
 
 
@@ -153,7 +167,10 @@ def remove_unused(work: Path, learners: Sequence[Learner]) -> int:
         learners: of the chain; those without data need nothing.
 
     Raises:
+        ModelError: the list of what a network needs is damaged.
         ResourceError: ``E_DISK``.
     """
-    lessons = [read_lesson(it) for it in learners if (it.folder / CASES).is_file()]
-    return prune(work / STORE, [case for it in lessons for case in (*it.learned, *it.held_out)])
+    root = work / STORE
+    lists = [_listed(it.folder / CASES) for it in learners if (it.folder / CASES).is_file()]
+    rows = [row for found in lists for part in found.values() for row in part]
+    return prune(root, {root / file for _, *files in rows for file in files})

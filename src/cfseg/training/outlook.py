@@ -72,7 +72,7 @@ class _Forecast:
         spacing = learner.stage.spacing_mm or target_spacing(facts)
         plan = plan_with(learner.role, learner.stage, spacing, _ANY)
         if step not in learner.networks:
-            return f": at most {in_words(plan_bytes(facts, plan), plan)}"
+            return f", at most {in_words(plan_bytes(facts, plan), plan)}"
         folder = learner.network_folder(learner.networks.index(step) + 1)
         return f", {_words(plan)}; {self._time(learner.stage.epochs, plan, folder)}"
 

@@ -4,7 +4,7 @@ Coarse model on the fully labelled cases; its pseudo-labels complete the others;
 twice on the cases with tumors; the organ model on all cases; the selection; the bundle.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from cfseg.bundle.bundle import write_bundle
-from cfseg.bundle.manifest import digest, read_manifest
+from cfseg.bundle.manifest import MANIFEST, digest, read_manifest
 from cfseg.dataset.cases import Case, read_cases
 from cfseg.dataset.digests import Digests
 from cfseg.dataset.fitness import Grid, check_fitness, readable_cases
@@ -28,11 +28,12 @@ from cfseg.recipes.training import Training
 from cfseg.training.benchmark import measure
 from cfseg.training.cost import write_cost
 from cfseg.training.curriculum import Curriculum, Learner
-from cfseg.training.data import prepare, remove_unused
+from cfseg.training.data import is_whole, prepare, remove_unused
 from cfseg.training.fit import fit
 from cfseg.training.given import GivenCoarse
 from cfseg.training.label_sources import PredictedLabels
 from cfseg.training.looks import pictures
+from cfseg.training.outcome import FILE as SELECTION
 from cfseg.training.outcome import decisive, rank, selected, trained_networks
 from cfseg.training.outlook import outlook
 from cfseg.training.page import write_page
@@ -48,6 +49,7 @@ from cfseg.training.steps import (
     run_steps,
     seconds_of,
 )
+from cfseg.training.trained import is_trained
 
 PAGE_SECONDS = 60.0
 """The page is not written anew more often, but for the last time."""
@@ -149,6 +151,9 @@ class Pipeline:
 
         Args:
             stage: leave out what this stage does not need; None keeps all.
+
+        Raises:
+            UsageError: a bundle takes the part of this stage.
         """
         chain: list[Step] = []
         for item in self.curriculum.steps:
@@ -159,10 +164,20 @@ class Pipeline:
         if self.selection_cases:
             about = f"rank the kept weights on {len(self.selection_cases)} cases"
             clear = partial(remove, self.work / "selection")
-            chain.append(Step("selection", about, self._outcome, self.select, clear, ()))
-        about = "write the bundle"
-        chain.append(Step("bundle", about, self._outcome, self.write_bundle, nothing, ()))
-        return [step for step in chain if stage is None or stage in step.serves]
+            there = (self.work / "selection" / SELECTION).is_file
+            chain.append(
+                Step("selection", about, self._outcome, self.select, clear, (), is_whole=there)
+            )
+        about, there = "write the bundle", (self.bundle / MANIFEST).is_file
+        chain.append(
+            Step("bundle", about, self._outcome, self.write_bundle, nothing, (), is_whole=there)
+        )
+        found = [step for step in chain if stage is None or stage in step.serves]
+        if not found:
+            raise UsageError(
+                f"--stage {stage}: with --coarse no {stage} model is trained; give another stage"
+            )
+        return found
 
     def _training_steps(self, learner: Learner) -> list[Step]:
         some, all_ = len(learner.cases), len(self.cases)
@@ -172,6 +187,7 @@ class Pipeline:
                 f"{learner.key}_data", f"prepare {counts} for {learner.about}",
                 lambda: learner.inputs["data"], partial(self.write_data, learner),
                 partial(remove, learner.folder), learner.serves,
+                is_whole=partial(is_whole, learner),
             )
         ]  # fmt: skip
         for weight, name in enumerate(learner.networks, 1):
@@ -181,7 +197,7 @@ class Pipeline:
                     name, f"train {learner.about}{which}", lambda: learner.inputs["network"],
                     partial(self.train, learner, weight),
                     partial(self._clear_network, learner, weight), learner.serves_with(weight),
-                    is_joint=True,
+                    is_joint=True, is_whole=partial(is_trained, learner.network_folder(weight)),
                 )
             )  # fmt: skip
         return found
@@ -195,6 +211,7 @@ class Pipeline:
         return Step(
             labels.name, f"pseudo-label {len(labels.cases)} cases{by}", lambda: labels.inputs,
             partial(self.pseudo_label, labels), partial(remove, labels.folder), labels.serves,
+            is_whole=labels.is_whole,
         )  # fmt: skip
 
     def _outcome(self) -> dict[str, Any]:
@@ -232,21 +249,18 @@ class Pipeline:
             finally:
                 self.digests.save()
 
-    def benchmark(self, stage: Role | None = None) -> list[str]:
-        """Time each network on a few cases, with the labels that are known; a line for each.
+    def benchmark(self, stage: Role | None = None) -> Iterator[str]:
+        """Time each network on a few cases, with the labels that are known; yield a line for each.
 
         Args:
             stage: only this one's; None times all.
         """
-        lines = []
         with TemporaryDirectory() as folder:
             for learner in self.curriculum.learners:
                 if stage in (None, learner.role) and not learner.is_teacher:
                     alike = learner.for_benchmark(Path(folder))
                     prepare(alike, self._say, self.jobs, self.progress)
-                    lines.append(measure(alike, self.device).line)
-                    self._say(lines[-1])
-        return lines
+                    yield measure(alike, self.device).line
 
     @property
     def markers(self) -> Path:
