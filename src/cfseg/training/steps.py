@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import Field, TypeAdapter
 
 from cfseg.batch.claims import claimed
-from cfseg.errors import UsageError
+from cfseg.errors import ResourceError, UsageError
 from cfseg.foreign import Stored, read_object
 from cfseg.io import make_folder, write_json
 from cfseg.learning.group import as_first, is_first
@@ -168,7 +168,8 @@ def _timed(folder: Path, step: Step, before: float) -> Iterator[None]:
 
     def beat() -> None:
         while not ended.wait(BEAT_SECONDS):
-            note()
+            with suppress(ResourceError):  # the step itself will meet what refuses
+                note()
 
     note()
     thread = Thread(target=beat, daemon=True)
