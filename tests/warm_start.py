@@ -6,6 +6,7 @@ other: it can be killed, and nothing but the loaded modules is shared.
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkServerProcess
@@ -39,6 +40,8 @@ def _run(argv: list[str], log: str, before: Callable[[], None] | None) -> None:
     for output in (1, 2):
         os.dup2(handle, output)
     sys.argv[:] = argv
+    # A shell starts background jobs, and so perhaps these tests, with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if before is not None:
         before()
     main()

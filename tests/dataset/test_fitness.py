@@ -3,8 +3,8 @@
 import json
 
 import pytest
-import tiny_cohort
 
+import tiny_cohort
 from cfseg.dataset.cases import read_cases
 from cfseg.dataset.fitness import Fitness, check_fitness, readable_cases
 from cfseg.dataset.problems import Problem

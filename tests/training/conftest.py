@@ -1,9 +1,9 @@
 from pathlib import Path
 
 import pytest
-import tiny_cohort
 import torch
 
+import tiny_cohort
 from cfseg.training.pipeline import Pipeline
 
 

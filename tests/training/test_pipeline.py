@@ -6,10 +6,9 @@ import shutil
 
 import numpy as np
 import pytest
-import tiny_cohort
 import torch
-from refusing_disk import refusing
 
+import tiny_cohort
 from cfseg.errors import ResourceError, UsageError
 from cfseg.io import read_scan
 from cfseg.labels import ORGAN_IDS
@@ -17,6 +16,7 @@ from cfseg.training.data import read_lesson
 from cfseg.training.pipeline import Pipeline
 from cfseg.training.start import start_of
 from cfseg.training.trained import read_trained
+from refusing_disk import refusing
 
 pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
