@@ -86,5 +86,5 @@ def finished_steps(work: Path) -> Counter[str]:
 def assert_same(work: Path, whole: Path) -> None:
     """Check that one training came to the same end as another, and did no step twice."""
     assert outcome(work) == outcome(whole)
-    assert files(work) == files(whole)
-    assert max(finished_steps(work).values()) == 1
+    assert files(work) == files(whole), files(work) ^ files(whole)
+    assert max(finished_steps(work).values()) == 1, finished_steps(work)

@@ -23,6 +23,7 @@ from cfseg.batch.claims import claimed
 from cfseg.errors import ResourceError, UsageError
 from cfseg.foreign import Stored, read_object
 from cfseg.io import make_folder, write_json
+from cfseg.io.atomic import TEMPORARY_PREFIX, remove_quietly
 from cfseg.learning.group import as_first, is_first
 from cfseg.plan import ROLES, Role
 
@@ -184,7 +185,7 @@ def _timed(folder: Path, step: Step, before: float) -> Iterator[None]:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a workspace.
+    """Keep other runs out of a workspace, and remove what a killed one left half-written.
 
     Args:
         folder: the workspace.
@@ -200,6 +201,8 @@ def alone_in(folder: Path) -> Iterator[None]:
                 f"{folder}: another cfseg train works in this folder; wait for it, or choose "
                 "another folder"
             )
+        for left in list(folder.rglob(f"{TEMPORARY_PREFIX}*")):  # by an attempt that was killed
+            remove_quietly(left)
         yield
 
 
