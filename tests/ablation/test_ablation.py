@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from reading_networks import PLACES, reader, volume_of, write_reading_case
 
 from cfseg.ablation.ablation import Ablation, CaseRows, ablate, find_bundle
 from cfseg.ablation.files import as_json, cases_csv, page, write_tables
@@ -38,6 +37,7 @@ from cfseg.io import read_label_map, read_scan
 from cfseg.labels import NAMES, ORGAN_IDS, TUMOR
 from cfseg.recipes.recipe import Cascade, load, with_overrides
 from cfseg.volume import LabelMap
+from reading_networks import PLACES, reader, volume_of, write_reading_case
 
 CPU = torch.device("cpu")
 ROWS = (CSM_CUT, CSM, TWO_STAGE, CFS, WEIGHT_1, WEIGHT_2)

@@ -33,6 +33,12 @@ def cohort(tmp_path):
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def known_speed(monkeypatch):
+    """To measure the machine takes longer than all the rest."""
+    monkeypatch.setattr("cfseg.training.outlook.sgemm_gflops", lambda **_: 100.0)
+
+
 def run(*arguments):
     return CliRunner().invoke(app, ["train", *map(str, arguments)])
 
@@ -40,7 +46,8 @@ def run(*arguments):
 def test_dry_run_prints_the_steps_and_writes_nothing(cohort):
     result = run(cohort, "-o", cohort / "work", "--recipe", "paper", "--dry-run")
     assert result.exit_code == 0
-    assert result.output.splitlines() == [
+    lines = result.output.splitlines()
+    assert [line.partition(" at ")[0].partition(", patch")[0] for line in lines] == [
         "coarse_data: prepare 10 of 20 cases for the coarse model",
         "coarse_1: train the coarse model",
         "pseudo_labels: pseudo-label 10 cases",
@@ -57,6 +64,8 @@ def test_dry_run_prints_the_steps_and_writes_nothing(cohort):
         "organ_1: train the organ model",
         "bundle: write the bundle",
     ]
+    assert "on disk" in lines[0]
+    assert "GFLOPS of this machine" in lines[1]
     assert not (cohort / "work").exists()
 
 
@@ -87,14 +96,6 @@ def test_nothing_found_is_exit_code_4_and_nothing_there_2(tmp_path, options):
     assert "cannot be a folder" in result.exception.message
 
 
-def test_a_cohort_with_the_label_ignore_is_refused_for_now(cohort):
-    said = json.loads((cohort / "manifest.json").read_text()) | {"ignore": 15}
-    (cohort / "manifest.json").write_text(json.dumps(said))
-    result = run(cohort, "-o", cohort / "w", "--recipe", "paper", "--dry-run")
-    assert isinstance(result.exception, UsageError)
-    assert "15 cases, full_0 among them" in result.exception.message
-
-
 def test_set_overrides_the_recipe(cohort):
     set_ = "training.coarse_cases=all_organs"
     result = run(cohort, "-o", cohort / "w", "--recipe", "paper", "--set", set_, "--dry-run")
@@ -121,13 +122,6 @@ def test_a_wrong_call_is_refused(cohort, options, message):
     assert message in result.exception.message
 
 
-def test_without_nnunet_it_says_what_to_install(cohort, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    result = run(cohort, "-o", cohort / "w", "--recipe", "paper")
-    assert isinstance(result.exception, UsageError)
-    assert "cfseg[train]" in result.exception.message
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -137,15 +131,24 @@ def test_without_nnunet_it_says_what_to_install(cohort, monkeypatch):
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_done(cohort, options, message):
-    pytest.importorskip("nnunetv2", reason="training needs cfseg[train]")
     result = run(cohort, "-o", cohort / "w", "--recipe", "paper", *options)
     assert isinstance(result.exception, CfsegError)
     assert message in result.exception.message
     assert not (cohort / "w").exists()
 
 
+@pytest.mark.parametrize("folder", ["nnUNet_raw", "nnUNet_preprocessed"])
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_a_workspace_of_the_old_engine_is_refused(cohort, folder, options):
+    (cohort / "w" / folder).mkdir(parents=True)
+    result = run(cohort, "-o", cohort / "w", "--recipe", "paper", *options)
+    assert isinstance(result.exception, UsageError)
+    assert result.exception.exit_code == 2
+    assert f"{cohort / 'w'}: this workspace is of cfseg 0.1.0" in result.exception.message
+    assert [path.name for path in (cohort / "w").iterdir()] == [folder]
+
+
 def test_a_precision_that_the_cpu_lacks_is_refused_before_anything_is_done(cohort, monkeypatch):
-    pytest.importorskip("nnunetv2", reason="training needs cfseg[train]")
     monkeypatch.setattr("cfseg.learning.precision.can_bf16", lambda: False)
     options = ["--recipe", "paper", "--device", "cpu", "--set", "training.cpu_precision=bf16"]
     result = run(cohort, "-o", cohort / "w", *options)
@@ -163,10 +166,9 @@ def test_a_selection_set_and_other_organ_labels_change_the_steps(cohort):
 
 def test_organ_labels_of_the_tumor_model_are_a_step_of_their_own(cohort):
     lines = run(cohort, "-o", cohort / "w", "--organ-labels", "tumor", "--dry-run").output
-    assert lines.splitlines()[6:8] == [
-        "tumor_labels: pseudo-label 10 cases with the tumor model",
-        "organ_data: prepare 20 cases for the organ model",
-    ]
+    labels, data = lines.splitlines()[6:8]
+    assert labels == "tumor_labels: pseudo-label 10 cases with the tumor model"
+    assert data.startswith("organ_data: prepare 20 cases for the organ model")
 
 
 def test_organ_labels_of_another_method_are_the_recipes_key(cohort, tmp_path, monkeypatch):
@@ -212,7 +214,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from cfseg import cli
 from cfseg.training import pipeline
 
-def stuck(self, only):
+def stuck(self, stage):
     sys.stdout.write("ready\\n")
     sys.stdout.flush()
     time.sleep(60)
@@ -226,7 +228,6 @@ cli.main()
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_any_step_with_its_code_and_without_a_traceback(cohort, number, code):
-    pytest.importorskip("nnunetv2", reason="training needs cfseg[train]")
     command = [sys.executable, "-c", STUCK, str(cohort), "-o", str(cohort / "w")]
     with subprocess.Popen(
         [*command, "--recipe", "paper"],

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_cohort
 import torch
 
+import tiny_cohort
 from cfseg.dataset.cases import read_cases, read_labels
 from cfseg.feed.chunked import Chunked
 from cfseg.feed.crops import (

@@ -7,9 +7,9 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
-import tiny_cohort
 import torch
 
+import tiny_cohort
 from cfseg.bundle.bundle import read_manifest
 from cfseg.dataset.cases import read_cases
 from cfseg.errors import ModelError, UsageError

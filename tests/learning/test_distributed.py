@@ -1,193 +1,198 @@
-import json
+"""Several processes share each batch: they learn as one, one writes and tells, all end together."""
+
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
-import threading
 import time
-from pathlib import Path
+from functools import partial
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-pytest.importorskip("nnunetv2", reason="training needs cfseg[train]")
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
+import tiny_cohort
+import warm_start
+from cfseg.errors import ResourceError, UsageError
+from cfseg.learning import checkpoints, group, launch
 
-SCRIPT = Path(__file__).parent / "two_ranks.py"
-WAIT = """
-import signal, sys, time
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-print("ready", flush=True)
-time.sleep(60)
-"""
-
-
-SKIP = """
-import torch
-from torch.nn.parallel import DistributedDataParallel
-from torch import distributed
-from cfseg.training.distributed import group_of
-from cfseg.training.iteration import learn
-
-with group_of("cpu") as device:
-    torch.manual_seed(0)
-    network = DistributedDataParallel(torch.nn.Linear(2, 1), find_unused_parameters=True)
-    optimizer = torch.optim.SGD(network.parameters(), 0.1)
-    rank, steps = distributed.get_rank(), []
-    for value in (1.0, float("nan") if rank == 0 else 1.0, 1.0):
-        batch = {"data": torch.full((1, 2), value + rank), "target": torch.zeros(1, 1)}
-        loss = torch.nn.functional.mse_loss
-        steps.append(learn(network, loss, optimizer, None, batch, device)[1])
-    total = torch.stack([p.detach().sum() for p in network.parameters()]).sum()
-    both = [torch.zeros(()) for _ in range(2)]
-    distributed.all_gather(both, total)
-    if rank == 0:
-        print(steps, bool(both[0] == both[1]), bool(torch.isfinite(total)))
-"""
+pytestmark = pytest.mark.slow
+OPTIONS = ["--recipe", "tiny", "--stage", "coarse", "--device", "cpu", "--threads", "1"]
+OPTIONS += ["--set", "training.cpu_precision=fp32", "--set", "training.optimizer=sgd"]
+OPTIONS += ["--set", "training.save_every_minutes=1e-9"]  # so that there is a lot to write
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-def run_group(code, processes, hear=lambda line: None):
-    from cfseg.training.process_group import run_group
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    return tiny_cohort.write(tmp_path_factory.mktemp("cohort"))
 
-    run_group([sys.executable, "-c", code], processes, hear)
 
-
-def test_two_processes_learn_as_one_does_and_only_the_first_writes(trained, tmp_path):
-    """Acceptance 4: the same batches, no augmentation, equal loss weights, 20 iterations."""
-    from cfseg.training.process_group import run_group
-
-    pipeline = trained.pipeline
-    values = {"iterations_per_epoch": 20, "rare_label_exponent": 0.0, "cpu_precision": "fp32"}
-    values |= {"save_every_minutes": 1e-9}  # so that there is a lot to write
-    training = pipeline.training.model_copy(update=values)
-    (tmp_path / "training.json").write_text(training.model_dump_json())
-    command = [sys.executable, str(SCRIPT), str(pipeline.work), str(tmp_path)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=300)
-    run_group(command, 2, lambda line: None)
-
-    one, first, second = (
-        json.loads((tmp_path / f"losses_{name}.json").read_text()) for name in ("1_0", "2_0", "2_1")
+def started(words):
+    return subprocess.Popen(
+        [sys.executable, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-    assert len(one) == 20
-    assert first == second
-    assert np.abs(np.subtract(one, first)).max() < 1e-4
-    assert one[0] - one[-1] > 0.01  # it learned, so its steps were compared, not its start
 
-    def written(rank):
-        return [p for p in (tmp_path / "world_2" / f"rank_{rank}").rglob("*") if p.is_file()]
 
-    assert {"checkpoint_final.pth", "checkpoint_best.pth"} <= {p.name for p in written(0)}
-    assert written(1) == []
-    weights = [
-        torch.load(next((tmp_path / world).rglob("checkpoint_final.pth")), weights_only=False)
-        for world in ("world_1", "world_2")
+def log(work):
+    file = work / "train.log"
+    return file.read_text() if file.exists() else ""
+
+
+def final_weights(work):
+    return checkpoints.read(checkpoints.listed(work / "networks" / "coarse_1", "final")[0])[0]
+
+
+def is_running(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_two_processes_stop_together_go_on_and_end_with_the_weights_of_one(cohort, tmp_path):
+    work, alone = tmp_path / "two", tmp_path / "one"
+    one = warm_start.start(["train", cohort, "-o", alone, *OPTIONS])
+    with started(["-m", "cfseg", "train", cohort, "-o", work, *OPTIONS, "--gpus", 2]) as parent:
+        while "epoch 1 of 4" not in log(work) and parent.poll() is None:
+            time.sleep(0.01)
+        children = children_of(parent.pid)
+        parent.send_signal(signal.SIGTERM)
+        _, errors = parent.communicate(timeout=60)
+    assert parent.returncode == 143
+    assert len(children) == 2
+    assert not any(is_running(pid) for pid in children)
+    (stop,) = re.findall(r"coarse_1: stopped after step (\d+) of 20", errors)
+    assert errors.count("cfseg: ") == errors.count("cfseg: stopped; what is finished is kept") == 1
+    assert "Traceback" not in errors
+
+    with started([*TORCHRUN, "-m", "cfseg", "train", cohort, "-o", work, *OPTIONS]) as torchrun:
+        out, errors = torchrun.communicate(timeout=120)
+    assert torchrun.returncode == 0, errors
+    assert out.count("| Batch size | 2 |") == 1
+    assert f"coarse_1: going on after step {stop}\n" in log(work)
+    for epoch in range(1, 5):
+        assert log(work).count(f"coarse_1: epoch {epoch} of 4") == 1
+
+    one.join()
+    assert one.exitcode == 0
+    ours, theirs = final_weights(work), final_weights(alone)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=0, atol=1e-5)
+
+
+def children_of(parent):
+    lines = subprocess.run(
+        ["ps", "-e", "-o", "pid=,ppid="],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    pairs = [tuple(map(int, line.split())) for line in lines]
+    return [pid for pid, of in pairs if of == parent]
+
+
+# -- how it goes wrong -------------------------------------------------------------------------
+
+
+def join(number, port):
+    """Make this process one of two, as torchrun does."""
+    variables = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in variables.items()}
+
+
+def started_group(words, logs):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [
+        warm_start.start(words, file, partial(join, number, port))
+        for number, file in enumerate(logs)
     ]
-    for name, tensor in weights[0]["network_weights"].items():
-        assert torch.allclose(tensor, weights[1]["network_weights"][name], atol=1e-4)
 
 
-def test_a_network_is_trained_by_two_processes_and_stops_for_both(trained, tmp_path):
-    from cfseg.training.keep import FOLD
-    from cfseg.training.train_network import train_network
-    from cfseg.training.workspace import StageFolder
+def broken(cohort):
+    (cohort / "labelsTr" / "full_a.nii.gz").write_bytes(b"no label map")
+    return "E_BAD_CASES", 4  # the first process looks at the cases
 
-    pipeline = trained.pipeline
-    for name in ("nnUNet_raw", "nnUNet_preprocessed"):
-        (tmp_path / name).symlink_to(pipeline.work / name)
-    training = pipeline.training.model_copy(update={"iterations_per_epoch": 4})
-    folder, lines, seen = StageFolder(tmp_path, "organ"), [], []
 
-    def train(stop_at):
-        def progress(name, done, total):
-            seen.append((name, done, total))
-            if done == stop_at:
-                os.kill(os.getpid(), signal.SIGTERM)
+def unlisted(cohort):
+    (cohort / "manifest.json").write_text("{")
+    return "manifest.json", 2  # all of them read it
 
-        train_network(
-            folder, 1, training, training.organ, torch.device("cpu"), lines.append,
-            processes=2, progress=progress,
-        )  # fmt: skip
 
-    fold = folder.model(1) / FOLD
+@pytest.mark.parametrize("damage", [broken, unlisted])
+def test_a_bad_cohort_is_told_of_once(tmp_path, damage):
+    cohort, logs = tiny_cohort.write(tmp_path / "cohort"), [tmp_path / "0", tmp_path / "1"]
+    said, code = damage(cohort)
+    group = started_group(["train", cohort, "-o", tmp_path / "w", *OPTIONS], logs)
+    while all(process.is_alive() for process in group):
+        time.sleep(0.01)
+    ends = []
+    for process in group:
+        if process.is_alive():
+            process.terminate()  # as torchrun does when one has ended
+        process.join(60)
+        ends.append(process.exitcode)
+    assert sorted(ends) == [code, 143]
+    told = [file.read_text() for file in logs]
+    assert told[ends.index(143)] == ""
+    assert told[ends.index(code)].count("cfseg: ") == 1
+    assert said in told[ends.index(code)]
+
+
+def test_a_process_ends_once_its_parent_is_gone(monkeypatch):
+    parents, sent = iter([7, 7, 1]), []
+    monkeypatch.setattr(group, "os", SimpleNamespace(
+        getppid=lambda: next(parents), getpid=lambda: 5, kill=lambda *how: sent.append(how)
+    ))  # fmt: skip
+    monkeypatch.setattr(group.time, "sleep", lambda seconds: None)
+    group._end_with(7)
+    assert sent == [(5, signal.SIGTERM)]
+    assert next(parents, None) is None
+
+
+def failed(exitcode, timestamp, local_rank):
+    failure = ProcessFailure(local_rank, 1, exitcode, "")
+    failure.timestamp = timestamp
+    return failure
+
+
+def ends_by(monkeypatch, failures):
+    def run(*words):
+        raise ChildFailedError("cfseg", failures)
+
+    monkeypatch.setattr(launch, "elastic_launch", lambda config, entrypoint: run)
+    launch.launch(2, ["train"])
+
+
+def test_the_exit_code_is_that_of_the_process_that_failed_first(monkeypatch):
+    failures = {0: failed(143, 3, 0), 1: failed(4, 2, 1)}
     with pytest.raises(SystemExit) as caught:
-        train(stop_at=1)
-    assert caught.value.code == 143
-    done = len(torch.load(fold / "checkpoint_latest.pth", weights_only=False)["cfseg"]["losses"])
-    assert 1 <= done <= 4
-    train(stop_at=None)
-    assert f"going on after epoch 0 and {done} iterations" in lines
-    assert seen[-1] == ("organ_1", 4, 4)
-    assert (fold / "checkpoint_final.pth").is_file()
-    assert json.loads((fold / "effort.json").read_text())["processes"] == 2
+        ends_by(monkeypatch, failures)
+    assert caught.value.code == 4
 
 
-def test_sigterm_reaches_all_processes_and_ends_with_143():
-    def on_ready(line):
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
-
-    start = time.monotonic()
-    with pytest.raises(SystemExit) as caught:
-        run_group(WAIT, 2, on_ready)
-    assert caught.value.code == 143
-    assert time.monotonic() - start < 30
-
-
-def test_where_one_process_dies_the_others_end_too():
-    from cfseg.errors import ResourceError
-
-    code = f"import os\nif os.environ['RANK'] == '1': raise SystemExit(9)\n{WAIT}"
-    start = time.monotonic()
-    with pytest.raises(ResourceError, match="ended with 9"):
-        run_group(code, 2)
-    assert time.monotonic() - start < 30
-
-
-def test_a_process_ends_when_its_parent_was_killed():
-    code = "from cfseg.training import distributed; distributed._end_with_parent()"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(timeout=0.3)
-        process.stdin.close()
-        assert process.wait(timeout=60) == -signal.SIGTERM
+def test_a_process_that_was_killed_is_named(monkeypatch):
+    failures = {0: failed(143, 2, 0), 1: failed(-signal.SIGKILL, 1, 1)}
+    with pytest.raises(ResourceError, match="process 1 of 2 was ended by signal 9"):
+        ends_by(monkeypatch, failures)
 
 
 def test_what_cannot_be_shared_is_refused():
-    from cfseg.training.distributed import check_processes
-
-    from cfseg.errors import UsageError
-
-    check_processes(4, 2, torch.device("cpu"))
+    launch.check_processes(4, 2, torch.device("cpu"))
     with pytest.raises(UsageError, match="batch of 2 cannot be shared evenly"):
-        check_processes(2, 3, torch.device("cpu"))
+        launch.check_processes(2, 3, torch.device("cpu"))
     here = torch.cuda.device_count()
     with pytest.raises(UsageError, match=f"{here} CUDA devices are here"):
-        check_processes(here + 1, here + 1, torch.device("cuda"))
-
-
-@pytest.mark.parametrize(
-    ("part", "code"),
-    [
-        ("lambda: None", 0),
-        ("lambda: sys.exit(143)", 143),
-        ("lambda: sys.exit('no')", 1),
-        ("lambda: 1 / 0", 1),
-        ("lambda: signal.raise_signal(signal.SIGINT)", 130),
-    ],
-)
-def test_a_process_of_a_group_ends_as_its_part_does(part, code):
-    program = (
-        "import signal, sys\n"
-        "from cfseg.training.distributed import run_and_end\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"run_and_end({part})"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
-    assert done.returncode == code
-    assert (b"ZeroDivisionError" in done.stderr) == ("1 / 0" in part)
-
-
-def test_t05_processes_find_each_other_and_agree_on_a_step_that_is_left_out():
-    lines = []
-    run_group(SKIP, 2, lambda line: lines.append(line.strip()))
-    assert "[True, False, True] True True" in lines
+        launch.check_processes(here + 1, here + 1, torch.device("cuda"))

@@ -3,53 +3,21 @@
 import json
 
 import pytest
-import torch
-from cfseg.training.network_size import multiply_adds, parameters, read_plan
 
-from cfseg.io import write_json
+from cfseg.learning import checkpoints
+from cfseg.learning.run import Cost, State
+from cfseg.learning.run import Epoch as Row
+from cfseg.networks.operations import parameters, window_operations
 from cfseg.plan import Architecture, Intensity, StagePlan
 from cfseg.recipes.recipe import load
-from cfseg.training.cost import (
-    Effort,
-    Stopwatch,
-    estimated_hours,
-    read_effort,
-    write_cost,
-)
+from cfseg.training.cost import estimated_hours, last_state, network_cost, write_cost
+from cfseg.training.trained import write_plan
 
-NNUNET = {
-    "n_stages": 2,
-    "features_per_stage": [2, 3],
-    "conv_op": "torch.nn.modules.conv.Conv3d",
-    "kernel_sizes": [[1, 3, 3], [3, 3, 3]],
-    "strides": [[1, 1, 1], [1, 2, 2]],
-    "n_conv_per_stage": [1, 1],
-    "n_conv_per_stage_decoder": [1],
-    "conv_bias": True,
-    "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
-    "norm_op_kwargs": {"eps": 1e-05, "affine": True},
-    "nonlin": "torch.nn.LeakyReLU",
-    "nonlin_kwargs": {"inplace": True},
-}
-PLANS = {
-    "configurations": {
-        "3d_fullres": {
-            "batch_size": 2,
-            "patch_size": [4, 8, 8],
-            "spacing": [4.0, 2.0, 2.0],
-            "normalization_schemes": ["CTNormalization"],
-            "architecture": {
-                "network_class_name": "dynamic_network_architectures.architectures.PlainConvUNet",
-                "arch_kwargs": NNUNET,
-            },
-        }
-    },
-    "foreground_intensity_properties_per_channel": {
-        "0": {"percentile_00_5": -100.0, "percentile_99_5": 200.0, "mean": 50.0, "std": 40.0}
-    },
-}
-DATASET = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}}
 PAPER = load("paper").training
+COST = Cost(
+    steps=1750, samples=3500, step_seconds=7000, feed_seconds=700, validation_seconds=150,
+    saving_seconds=50, peak_mb=512.4, device="cuda", processes=2,
+)  # fmt: skip
 
 
 def plan(patch=(4, 8, 8)):
@@ -78,9 +46,18 @@ BY_HAND = (
 )
 
 
+def write_network(folder, cost=COST, kind="final"):
+    history = [Row(epoch=epoch, loss=1.0, lr=0.01, score=None) for epoch in range(1, 8)]
+    state = State(step=cost.steps, history=history, cost=cost).model_dump(mode="json")
+    values = {"settings": {"initial_lr": 0.01}, "state": state}
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoints.write(folder, kind, cost.steps, {}, values)
+    write_plan(folder, plan())
+
+
 def test_multiply_adds_as_counted_by_hand():
-    assert multiply_adds(plan()) == BY_HAND
-    assert multiply_adds(plan((8, 16, 16))) == 8 * BY_HAND
+    assert window_operations(plan()) == 2 * BY_HAND
+    assert window_operations(plan((8, 16, 16))) == 8 * 2 * BY_HAND
 
 
 def test_parameters_as_counted_by_hand():
@@ -89,69 +66,55 @@ def test_parameters_as_counted_by_hand():
     assert parameters(plan()) == convolutions + biases + norms
 
 
-def test_the_plan_is_read_from_nnunets_files():
-    found = read_plan(PLANS, DATASET)
-    assert (found.architecture, found.patch) == (plan().architecture, plan().patch)
+def test_nothing_is_known_of_a_network_whose_training_was_not_begun(tmp_path):
+    assert last_state(tmp_path / "coarse_1") is None
+    assert network_cost(tmp_path / "coarse_1", PAPER) is None
 
 
-def test_seconds_add_up_over_attempts(tmp_path, monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("cfseg.training.cost.perf_counter", lambda: now[0])
-    fold = tmp_path / "fold_0"
-    fold.mkdir()
-    first = Stopwatch(fold, "tumor_2", torch.device("cpu"))
-    now[0] = 10.0
-    first.note(1, 250, 9.0)
-    now[0] = 15.0
-    first.saved()
-    now[0] = 100.0
-    second = Stopwatch(fold, "tumor_2", torch.device("cpu"), processes=2)
-    now[0] = 107.0
-    assert second.since_save() == 7
-    second.note(2, 250, None)
-    found = read_effort(tmp_path)
-    assert (found.seconds, found.epochs, found.epoch_seconds) == (22.0, 2, 9.0)
-    assert (found.network, found.processes) == ("tumor_2", 2)
-    assert found.peak_mb > 10
+def test_the_newest_checkpoint_tells_what_a_network_cost_so_far(tmp_path):
+    write_network(tmp_path / "n", COST.model_copy(update={"steps": 250}), "state")
+    write_network(tmp_path / "n", COST.model_copy(update={"steps": 500}), "state")
+    state, initial_lr = last_state(tmp_path / "n")
+    assert (state.step, initial_lr) == (500, 0.01)
+    write_network(tmp_path / "n")
+    found = network_cost(tmp_path / "n", PAPER)
+    assert (found.network, found.epochs, found.hours) == ("n", 7, 2.0)
+    assert (found.batch, found.device, found.processes) == (2, "cuda", 2)
+    assert (found.seconds_per_step, found.samples_per_second) == (4.0, 0.5)
+    assert (found.feed_share, found.peak_mb) == (0.1, 512.4)
 
 
-def test_hours_are_estimated_once_an_epoch_was_timed(tmp_path):
-    stage = PAPER.tumor  # 2500 epochs of 250 iterations
-    assert estimated_hours(tmp_path, stage, PAPER) is None
-    (tmp_path / "fold_0").mkdir()
-    effort = Effort(network="tumor_1", seconds=20.0)
-    write_json(tmp_path / "fold_0" / "effort.json", effort.model_dump())
-    assert estimated_hours(tmp_path, stage, PAPER) is None
-    timed = effort.model_copy(update={"epoch_seconds": 36.0, "iterations": 125})
-    write_json(tmp_path / "fold_0" / "effort.json", timed.model_dump())
-    assert estimated_hours(tmp_path, stage, PAPER) == pytest.approx(2500 * 72 / 3600)
+def test_hours_are_estimated_once_a_step_was_timed():
+    assert estimated_hours(Cost(), 625_000) is None
+    # What validating and saving takes counts by step.
+    assert estimated_hours(COST, 625_000) == pytest.approx(625_000 * 7200 / 1750 / 3600)
 
 
-def test_the_table_has_a_column_for_each_network(tmp_path):
+def test_the_table_has_a_column_for_each_network_that_was_begun(tmp_path):
     training = PAPER.model_copy(update={"power_watts": 300.0, "co2_g_per_kwh": 500.0})
-    for weight, dataset, name in ((1, "Dataset001_Coarse", "coarse_1"), (2, "Dataset002_T", "t_2")):
-        model = tmp_path / f"nnUNet_results_{weight}" / dataset / "nnUNetTrainer__P__3d_fullres"
-        (model / "fold_0").mkdir(parents=True)
-        effort = Effort(network=name, epochs=7, seconds=7200, peak_mb=512, initial_lr=0.01)
-        kept = effort.model_dump(exclude=set() if weight == 1 else {"initial_lr"})
-        write_json(model / "fold_0" / "effort.json", kept)
-        write_json(model / "plans.json", PLANS)
-        write_json(model / "dataset.json", DATASET)
-    text = write_cost(tmp_path, training)
+    folders = [tmp_path / "networks" / name for name in ("coarse_1", "tumor_2", "organ_1")]
+    for folder in folders[:2]:
+        write_network(folder)
+    text = write_cost(tmp_path, folders, training)
     found = json.loads((tmp_path / "cost.json").read_text())
-    assert [n["network"] for n in found["networks"]] == ["coarse_1", "t_2"]
+    assert [network["network"] for network in found["networks"]] == ["coarse_1", "tumor_2"]
     first = found["networks"][0]
     assert first["multiply_adds"] == BY_HAND
     assert (first["hours"], first["energy_kwh"], first["co2_g"]) == (2.0, 0.6, 300.0)
-    assert "| Learning rate schedule | halved every 200 epochs | halved every 200 epochs |" in text
-    assert "| CO2, g | 300 | 300 |" in text
-    assert "| Initial learning rate | 0.01 | - |" in text  # the second is of before it was kept
-    assert [n["initial_lr"] for n in found["networks"]] == [0.01, None]
-    assert "| Patch size | 4x8x8 | 4x8x8 |" in text
+    for row in (
+        "| Learning rate schedule | halved every 200 epochs | halved every 200 epochs |",
+        "| Initial learning rate | 0.01 | 0.01 |",
+        "| Patch size | 4x8x8 | 4x8x8 |",
+        "| Seconds per step | 4 | 4 |",
+        "| Waiting for windows | 10% | 10% |",
+        "| Peak memory, MB | 512 (cuda) | 512 (cuda) |",
+        "| CO2, g | 300 | 300 |",
+    ):
+        assert row in text
     assert (tmp_path / "cost.md").read_text() == text
     assert "CUDA version" in found["environment"]
 
 
 def test_a_workspace_without_networks_has_an_empty_table(tmp_path):
-    write_cost(tmp_path, PAPER)
+    write_cost(tmp_path, [tmp_path / "networks" / "coarse_1"], PAPER)
     assert json.loads((tmp_path / "cost.json").read_text())["networks"] == []

@@ -1,28 +1,45 @@
-"""The whole chain on a cohort of six tiny scans: seconds, but through nnU-Net and to a bundle."""
+"""The whole chain on a cohort of six tiny scans: seconds, but from files to a bundle."""
 
-import contextlib
-import io
+import errno
 import json
 import shutil
 
 import numpy as np
 import pytest
-from cfseg.training.finetune import start_of
-from cfseg.training.workspace import StageFolder
+import torch
 
 import tiny_cohort
-from cfseg.errors import UsageError
+from cfseg.errors import ResourceError, UsageError
 from cfseg.io import read_scan
 from cfseg.labels import ORGAN_IDS
+from cfseg.training.data import read_lesson
 from cfseg.training.pipeline import Pipeline
+from cfseg.training.start import start_of
+from cfseg.training.trained import read_trained
+from refusing_disk import refusing
 
-# nnU-Net's libraries warn at every turn
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def known_speed(monkeypatch):
+    """To measure the machine takes longer than all the rest."""
+    monkeypatch.setattr("cfseg.training.outlook.sgemm_gflops", lambda **_: 100.0)
 
 
 def pipeline(trained, work, lines, **training):
     recipe = tiny_cohort.recipe(**training)
-    return Pipeline(trained.dataset, work, recipe, device="cpu", report=lines.append)
+    return Pipeline(trained.dataset, work, recipe, device=CPU, report=lines.append)
+
+
+def manifest_file(trained):
+    return trained.pipeline.bundle / "bundle.json"
+
+
+def cases(learner):
+    lesson = read_lesson(learner)
+    return sorted(case.name for case in (*lesson.learned, *lesson.held_out))
 
 
 def test_the_bundle_has_four_networks_and_predicts(trained):
@@ -34,20 +51,22 @@ def test_the_bundle_has_four_networks_and_predicts(trained):
     assert manifest.notice == "tiny"
     cases = manifest.provenance["cases"]
     assert (cases["all"], cases["pseudo_labelled"], cases["organ"]) == (6, 4, 5)
+    assert str(trained.pipeline.work.parent) not in manifest_file(trained).read_text()
     assert (trained.pipeline.work / "cost.json").exists()
     found = segmenter.segment(trained.dataset / "imagesTr" / "full_a_0000.nii.gz")
     assert found.label_map.ids.shape == (tiny_cohort.EDGE,) * 3
 
 
 def test_the_paper_decides_which_cases_teach_which_model(trained):
-    work = trained.pipeline.work
-    assert StageFolder(work, "coarse").cases() == ["full_a", "full_b"]
-    assert StageFolder(work, "tumor").cases() == ["tumor_a", "tumor_b"]
-    assert StageFolder(work, "organ", 1).cases() == ["full_a", "full_b", "tumor_a"]
-    assert StageFolder(work, "organ", 2).cases() == sorted(tiny_cohort.ANNOTATED)
+    curriculum, work = trained.pipeline.curriculum, trained.pipeline.work
+    first, second = (it for it in curriculum.learners if it.is_teacher)
+    assert cases(curriculum.coarse) == ["full_a", "full_b"]
+    assert cases(curriculum.tumor) == ["tumor_a", "tumor_b"]
+    assert cases(first) == ["full_a", "full_b", "tumor_a"]
+    assert cases(second) == sorted(tiny_cohort.ANNOTATED)
     dropped = json.loads((work / "teacher" / "changes.json").read_text())["dropped"]
     expected = sorted(tiny_cohort.ANNOTATED.keys() - {*dropped})
-    assert (len(dropped), StageFolder(work, "organ").cases()) == (1, expected)
+    assert (len(dropped), cases(curriculum.organ)) == (1, expected)
 
 
 def test_cases_known_to_be_without_tumor_may_teach_the_tumor_model(trained, tmp_path):
@@ -109,34 +128,13 @@ def test_a_second_run_does_nothing(trained):
     assert all(line.endswith("done before") for line in again)
 
 
-def test_stock_nnunet_opens_the_model_folder(trained):
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
-    folder = StageFolder(trained.pipeline.work, "tumor").model(2)
-    with contextlib.redirect_stdout(io.StringIO()):
-        import torch
-
-        predictor = nnUNetPredictor(
-            device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False
-        )
-        predictor.initialize_from_trained_model_folder(
-            str(folder), use_folds=(0,), checkpoint_name="checkpoint_final.pth"
-        )
-        patch = predictor.configuration_manager.patch_size
-        # With its defaults: it mirrors along the axes that the checkpoint allows, here none.
-        logits = predictor.predict_logits_from_preprocessed_data(torch.zeros(1, *patch))
-    assert logits.shape == (15, *patch)
-    assert predictor.trainer_name == "nnUNetTrainer"
-    assert len(predictor.dataset_json["labels"]) == 15
-
-
 def test_a_killed_run_goes_on_where_it_was(trained, tmp_path):
     stage = tiny_cohort.recipe().training.coarse.model_dump() | {"epochs": 3}
     lines: list[str] = []
 
     def killed(line: str) -> None:
         lines.append(line)
-        if "epoch 2/3" in line:
+        if "epoch 2 of 3" in line:
             raise KeyboardInterrupt
 
     first = pipeline(trained, tmp_path, lines, coarse=stage)
@@ -146,9 +144,23 @@ def test_a_killed_run_goes_on_where_it_was(trained, tmp_path):
     rest: list[str] = []
     pipeline(trained, tmp_path, rest, coarse=stage).run("coarse")
     assert rest[0].endswith("done before")
-    assert rest[2] == "  going on after epoch 2"
-    assert [line for line in rest if "epoch 3/3" in line]
-    assert not [line for line in rest if "epoch 1/3" in line]
+    assert rest[2] == "  coarse_1: going on after step 4"
+    assert [line for line in rest if "epoch 3 of 3" in line]
+    assert not [line for line in rest if "epoch 1 of 3" in line]
+
+
+def test_where_the_disk_refuses_it_says_so_and_goes_on_later(trained, tmp_path):
+    lines: list[str] = []
+    with (
+        refusing(lambda path: "state_00000002" in path.name, errno.ENOSPC),
+        pytest.raises(ResourceError) as caught,
+    ):
+        pipeline(trained, tmp_path, lines, save_every_epochs=1).run("coarse")
+    assert (caught.value.code, caught.value.exit_code) == ("E_DISK", 6)
+    pipeline(trained, tmp_path, lines, save_every_epochs=1).run("coarse")
+    first = trained.pipeline.work / "networks" / "coarse_1"
+    again = read_trained(tmp_path / "networks" / "coarse_1", "final")
+    assert again.digest == read_trained(first, "final").digest
 
 
 def test_other_inputs_start_anew_and_the_old_network_is_put_aside(trained, tmp_path):
@@ -156,7 +168,10 @@ def test_other_inputs_start_anew_and_the_old_network_is_put_aside(trained, tmp_p
     pipeline(trained, tmp_path, lines).run("coarse")
     pipeline(trained, tmp_path, lines, seed=5).run("coarse")
     assert not [line for line in lines if line.endswith("done before")]
-    assert len(list((tmp_path / "replaced").glob("coarse_1_*/fold_0/checkpoint_final.pth"))) == 1
+    assert len(list((tmp_path / "replaced").glob("coarse_1_1/final_*.safetensors"))) == 1
+    assert any(line.startswith("[2/2] train the coarse model, again because") for line in lines)
+    shelf = (tmp_path / "replaced" / "coarse_1_1").resolve()
+    assert f"  inputs changed; the network trained before is now {shelf}" in lines
 
 
 @pytest.mark.parametrize(
@@ -206,8 +221,6 @@ def test_the_organ_model_needs_only_the_tumor_weight_that_labels_its_cases(train
     labelled = [*first, "tumor_labels", "organ_data", "organ_1"]
     assert [step.name for step in chain.steps("organ")] == labelled
     assert [step.name for step in chain.steps("tumor")] == [*first, "tumor_2"]
-    needs = {step.name: step.needs for step in chain.steps()}
-    assert (needs["tumor_labels"], needs["organ_data"]) == (("tumor_1",), ("tumor_labels",))
     lines = chain.plan()
     assert "tumor_labels: pseudo-label 4 cases with the tumor model" in lines
 
@@ -217,10 +230,8 @@ def test_the_organ_model_starts_from_the_first_tumor_model(trained, tmp_path):
     chain = pipeline(trained, tmp_path, [], organ_labels="coarse", organ=organ.model_dump())
     first = ["coarse_data", "coarse_1", "pseudo_labels", "tumor_data", "tumor_1"]
     assert [step.name for step in chain.steps("organ")] == [*first, "organ_data", "organ_1"]
-    needs = {step.name: step.needs for step in chain.steps()}
-    assert needs["organ_1"] == ("organ_data", "tumor_1")
-    tumor = chain.curriculum.tumor.folder.model(1) / "fold_0" / "checkpoint_final.pth"
-    assert start_of(chain.curriculum.organ, None, "checkpoint_final.pth") == tumor
+    assert chain.curriculum.organ.start is chain.curriculum.tumor
+    assert start_of(chain.curriculum.organ, 1, None, "final") is not None
 
 
 def test_organs_of_the_tumor_model_complete_the_ground_truth(trained, tmp_path):
@@ -252,7 +263,8 @@ def test_the_plan_says_how_many_cases_each_step_has_and_how_long_it_takes(traine
     assert "teacher_1_data: prepare 3 of 6 cases for the teacher, round 1" in plan
     assert "organ_data: prepare 6 cases" in plan
     assert "(done)" not in plan
-    assert "train the organ model, about 0.0 h (done)" in "\n".join(trained.pipeline.plan())
+    done = "\n".join(trained.pipeline.plan())
+    assert done.count(" of 2 steps, about ") == done.count(" h (done)") == 6
 
 
 def test_a_bundle_to_start_from_decides_the_networks(trained, tmp_path):
@@ -264,10 +276,19 @@ def test_a_bundle_to_start_from_decides_the_networks(trained, tmp_path):
     assert done == ["coarse_data"]
 
 
+def test_networks_start_from_those_of_a_bundle(trained, tmp_path):
+    lines: list[str] = []
+    Pipeline(
+        trained.dataset, tmp_path, tiny_cohort.recipe(), device=CPU, report=lines.append,
+        init=trained.pipeline.bundle,
+    ).run("coarse")  # fmt: skip
+    assert any(line.startswith("  starting from coarse of bundle ") for line in lines)
+
+
 def test_the_selection_comes_last_and_decides_the_weights(trained):
     lines: list[str] = []
     chosen = Pipeline(
-        trained.dataset, trained.pipeline.work, tiny_cohort.recipe(), device="cpu",
+        trained.dataset, trained.pipeline.work, tiny_cohort.recipe(), device=CPU,
         report=lines.append, selection_set=trained.dataset,
     )  # fmt: skip
     plan = chosen.plan()
@@ -275,8 +296,8 @@ def test_the_selection_comes_last_and_decides_the_weights(trained):
     assert plan[-2] == "selection: rank the kept weights on 6 cases"
     chosen.select()
     kept = {chosen.checkpoint_of(*which) for which in (("coarse", 1), ("tumor", 2), ("organ", 1))}
-    assert kept == {"kept/checkpoint_epoch_0001.pth"}
-    assert trained.pipeline.checkpoint_of("organ", 1) == "checkpoint_best.pth"
+    assert kept == {"kept_00000002"}
+    assert trained.pipeline.checkpoint_of("organ", 1) == "best"
 
 
 @pytest.mark.parametrize(

@@ -43,9 +43,14 @@ def main() -> None:
     spin_briefly()
     _print_any_text()
     code = _run(Root())
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if _is_in_group():
         _leave_group(code)
     raise SystemExit(code)
+
+
+def _is_in_group() -> bool:
+    """Say whether torchrun started this process with others, and tells how all of them ended."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def _leave_group(code: int) -> Never:
@@ -82,7 +87,7 @@ def _run(root: Root) -> int:
     except BaseException as error:
         code = _told(error, debug=root.debug)
         code = _stop_behind(error) or code
-    if code in (EXIT_SIGINT, EXIT_SIGTERM):
+    if code in (EXIT_SIGINT, EXIT_SIGTERM) and not _is_in_group():
         _say("cfseg: stopped; what is finished is kept, run it again to go on")
     if code == EXIT_SIGPIPE:  # what is left in the buffer has no reader
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

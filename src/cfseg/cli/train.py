@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
@@ -96,23 +97,23 @@ def train(
     from cfseg.dataset.problems import check_folder
     from cfseg.learning.group import group_of, is_launched
     from cfseg.learning.launch import launch
+    from cfseg.networks.device import find_device
     from cfseg.recipes.recipe import load
 
-    overrides = (*_given(organ_labels), *(set_ or ()))
-    check_folder(out)
-    asked = _Asked(
-        dataset, out, load(recipe, overrides), _command(recipe, overrides), _role(stage), init,
-        coarse, selection_set, notice, jobs, skip_bad, dry_run, benchmark,
-    )  # fmt: skip
-    found = _check_machine(asked, gpus, device)
-    _use_threads(threads)
-    if is_launched():
-        with group_of(found.type) as own:
+    found = find_device(device)
+    with group_of(found.type) if is_launched() else nullcontext(found) as own:
+        overrides = (*_given(organ_labels), *(set_ or ()))
+        check_folder(out)
+        asked = _Asked(
+            dataset, out, load(recipe, overrides), _command(recipe, overrides), _role(stage), init,
+            coarse, selection_set, notice, jobs, skip_bad, dry_run, benchmark,
+        )  # fmt: skip
+        _check_machine(asked, gpus, own)
+        _use_threads(threads)
+        if gpus > 1 and not is_launched() and not dry_run:
+            launch(gpus, sys.argv[1:])
+        else:
             _train(asked, own)
-    elif gpus > 1 and not dry_run:
-        launch(gpus, sys.argv[1:])
-    else:
-        _train(asked, found)
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def _train(asked: _Asked, device: "torch.device") -> None:
         with log:
             pipeline.run(asked.role)
         lines = pipeline.write_cost().splitlines() if is_first() else []
-    for line in lines:
+    for line in lines if is_first() else ():
         Console().say(line)
 
 
@@ -228,19 +229,19 @@ def _given(organ_labels: str | None) -> list[str]:
     return [f"training.organ_labels={value}"]
 
 
-def _check_machine(asked: _Asked, gpus: int, device: str) -> "torch.device":
+def _check_machine(asked: _Asked, gpus: int, device: "torch.device") -> None:
     """Refuse what this machine cannot do now, not after hours of preparation."""
     from cfseg.errors import UsageError
+    from cfseg.learning.group import own_samples
     from cfseg.learning.launch import check_processes
     from cfseg.learning.precision import precision_on
-    from cfseg.networks.device import find_device
 
-    found, training = find_device(device), asked.recipe.training
+    training = asked.recipe.training
     if training is None:
         raise UsageError(f"recipe {asked.recipe.name} has no [training] table; choose another")
-    precision_on(found, training.cpu_precision)
-    check_processes(training.batch_size, gpus, found)
-    return found
+    precision_on(device, training.cpu_precision)
+    own_samples(training.batch_size)
+    check_processes(training.batch_size, gpus, device)
 
 
 def _role(stage: str | None) -> "Role | None":

@@ -5,20 +5,25 @@ A process alone is a group of one, for which nothing is exchanged. NCCL on GPUs,
 
 import gc
 import os
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from threading import Thread
 from typing import Any, TypeVar
 
 import torch
 from torch import distributed
 
-from cfseg.errors import UsageError
+from cfseg.errors import ResourceError, UsageError
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=30)
 """How long a process waits for another: the first one may prepare data for hours. torchrun ends
 all of them where one dies."""
+QUIET_SECONDS = 20.0
+"""How long a process with nothing new to tell waits to be ended by whoever started the group."""
 
 
 def is_launched() -> bool:
@@ -38,12 +43,59 @@ def group_of(device: str) -> Iterator[torch.device]:
         own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(own)
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-    distributed.init_process_group(backend, timeout=PATIENCE)
+    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    store, number, together = next(distributed.rendezvous("env://"))
+    distributed.init_process_group(
+        backend, store=store, rank=number, world_size=together, timeout=PATIENCE
+    )
     try:
-        yield own
+        with _first_to_fail_tells(store, number):
+            yield own
     finally:
         gc.collect()  # what is left of a network must not be the last to hold the group
         distributed.destroy_process_group()
+
+
+def _end_with(parent: int) -> None:
+    """End this process as SIGTERM does once its parent is gone, even if that was killed."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def _first_to_fail_tells(store: distributed.Store, number: int) -> Iterator[None]:
+    """Let one process of the group tell what went wrong.
+
+    Often all of them meet the same error, or they lose the one that has met it. These wait: whoever
+    started the group ends them when the first one is gone.
+
+    Args:
+        store: of the group.
+        number: of this process.
+
+    Raises:
+        ResourceError: another process of the group is gone and nobody ends this one.
+    """
+    try:
+        yield
+    except Exception as error:
+        is_lost = isinstance(error, distributed.DistError) or "gloo" in str(error)
+        if is_lost or not _fails_first(store, str(number)):
+            time.sleep(QUIET_SECONDS)
+        if is_lost:
+            raise ResourceError(
+                f"process {number}: another process of the group has ended or cannot be reached; "
+                "look at what it says, and run it again to go on"
+            ) from error
+        raise
+
+
+def _fails_first(store: distributed.Store, number: str) -> bool:
+    try:
+        return store.compare_set("cfseg/failed", "", number).decode() == number
+    except distributed.DistError:
+        return False  # the process that had the store is gone
 
 
 def is_joined() -> bool:

@@ -9,7 +9,7 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from cfseg.errors import UsageError
+from cfseg.errors import ResourceError, UsageError
 from cfseg.learning.stopping import leave
 
 GRACE_SECONDS = 120
@@ -41,25 +41,28 @@ def launch(processes: int, arguments: Sequence[str]) -> None:
         arguments: of each.
 
     Raises:
-        SystemExit: with the exit code of the process that failed first; or with 143, SIGTERM came
-            and all have saved their state.
+        SystemExit: with the exit code of the process that failed first, which has told why; or with
+            143, SIGTERM came and all have saved their state.
         KeyboardInterrupt: the same for SIGINT.
+        ResourceError: one was killed.
     """
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id="cfseg", max_restarts=0,
         rdzv_backend="c10d", rdzv_endpoint="localhost:0", monitor_interval=0.2,
         shutdown_timeout=GRACE_SECONDS,
     )  # fmt: skip
+    logging.disable(logging.ERROR)  # the processes tell why they end, torch's launcher how
     try:
         elastic_launch(config, sys.executable)("-m", "cfseg", *arguments)
     except SignalException as asked:
         leave(int(asked.sigval))
     except ChildFailedError as failed:
         first = min(failed.failures.values(), key=lambda failure: failure.timestamp)
-        raise SystemExit(_exit_code(first.exitcode)) from None
-
-
-def _exit_code(code: int) -> int:
-    """Return what a shell would say of a process; a signal ends it with a negative code."""
-    return 128 - code if code < 0 else code
+        if first.exitcode < 0:
+            raise ResourceError(
+                f"process {first.local_rank} of {processes} was ended by signal {-first.exitcode}, "
+                "perhaps because memory ran out; what is finished is kept, run it again to go on"
+            ) from None
+        raise SystemExit(first.exitcode) from None
+    finally:
+        logging.disable(logging.NOTSET)

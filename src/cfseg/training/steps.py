@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,9 +20,10 @@ from typing import Any
 from pydantic import Field, TypeAdapter
 
 from cfseg.batch.claims import claimed
-from cfseg.errors import UsageError
+from cfseg.errors import ResourceError, UsageError
 from cfseg.foreign import Stored, read_object
 from cfseg.io import make_folder, write_json
+from cfseg.io.atomic import TEMPORARY_PREFIX, remove_quietly
 from cfseg.learning.group import as_first, is_first
 from cfseg.plan import ROLES, Role
 
@@ -174,7 +175,8 @@ def _timed(folder: Path, step: Step, before: float) -> Iterator[None]:
 
     def beat() -> None:
         while not ended.wait(BEAT_SECONDS):
-            note()
+            with suppress(ResourceError):  # the step itself will meet what refuses
+                note()
 
     note()
     thread = Thread(target=beat, daemon=True)
@@ -189,7 +191,7 @@ def _timed(folder: Path, step: Step, before: float) -> Iterator[None]:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a workspace.
+    """Keep other runs out of a workspace, and remove what a killed one left half-written.
 
     Args:
         folder: the workspace.
@@ -205,6 +207,8 @@ def alone_in(folder: Path) -> Iterator[None]:
                 f"{folder}: another cfseg train works in this folder; wait for it, or choose "
                 "another folder"
             )
+        for left in list(folder.rglob(f"{TEMPORARY_PREFIX}*")):  # by an attempt that was killed
+            remove_quietly(left)
         yield
 
 
