@@ -141,7 +141,8 @@ def _train(asked: _Asked, device: "torch.device") -> None:
     from cfseg.learning.group import is_first
     from cfseg.training.pipeline import Pipeline
 
-    log = _Log(None if asked.dry_run else asked.out / "train.log", silent=not is_first())
+    is_kept = not (asked.dry_run or asked.benchmark)
+    log = _Log(asked.out / "train.log" if is_kept else None, silent=not is_first())
     pipeline = Pipeline(
         asked.dataset, asked.out, asked.recipe,
         device=device, report=log,

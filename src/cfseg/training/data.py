@@ -15,7 +15,7 @@ from cfseg.dataset.splits import split
 from cfseg.errors import ModelError
 from cfseg.feed.chunked import Chunked
 from cfseg.feed.planning import plan_stage
-from cfseg.feed.store import Origin, Store, StoredCase, prune, survey
+from cfseg.feed.store import Origin, Size, Store, StoredCase, plan_bytes, prune, survey
 from cfseg.foreign import read_object
 from cfseg.io import read_scan, write_json
 from cfseg.plan import StagePlan
@@ -65,6 +65,10 @@ def prepare(learner: Learner, report: Report, jobs: int = 0, on_case: OnCase | N
     told = [partial(on_case, f"{learner.key}: {what}") if on_case else None for what in _DOING]
     seen = survey(origins, root / "facts", training.z_margin_slices, jobs, told[0])
     plan = plan_stage(learner.role, learner.stage, seen)
+    report(
+        f"{in_words(plan_bytes(seen, plan), plan)}; Hounsfield units {plan.intensity.lower:.0f} "
+        f"to {plan.intensity.upper:.0f}"
+    )
     stored = {case.name: case for case in Store(root, plan).write(origins, seen, jobs, told[1])}
     parts = split(list(stored), training.validation_fraction, training.seed)
     listed = [[[name, *_files(stored[name], root)] for name in part] for part in parts]
@@ -73,6 +77,15 @@ def prepare(learner: Learner, report: Report, jobs: int = 0, on_case: OnCase | N
 
 
 _DOING = ("read cases", "store cases")
+
+
+def in_words(size: Size, plan: StagePlan) -> str:
+    """Return what cases will take on a network's grid."""
+    spacing = " x ".join(f"{mm:.2f}" for mm in plan.spacing_mm)
+    return (
+        f"{size.cases} cases on a grid of {spacing} mm: about {size.stored / 1e9:.2f} GB on disk, "
+        f"{size.stored / max(1, size.cases) / 1e6:.1f} MB a case"
+    )
 
 
 def origin_of(learner: Learner, case: Case) -> Origin:

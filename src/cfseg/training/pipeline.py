@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -31,8 +32,10 @@ from cfseg.training.data import prepare, remove_unused
 from cfseg.training.fit import fit
 from cfseg.training.given import GivenCoarse
 from cfseg.training.label_sources import PredictedLabels
+from cfseg.training.looks import pictures
 from cfseg.training.outcome import decisive, rank, selected, trained_networks
 from cfseg.training.outlook import outlook
+from cfseg.training.page import write_page
 from cfseg.training.provenance import provenance
 from cfseg.training.start import start_of
 from cfseg.training.steps import (
@@ -46,6 +49,8 @@ from cfseg.training.steps import (
     seconds_of,
 )
 
+PAGE_SECONDS = 60.0
+"""The page is not written anew more often, but for the last time."""
 MADE_BY = "workspace.json"
 ENGINE = 2
 """Counts up when a workspace can no longer be gone on with."""
@@ -106,6 +111,7 @@ class Pipeline:
         self.dataset, self.jobs, self.skip_bad = dataset, jobs, skip_bad
         self.left_out: dict[str, str] = {}
         self.grids: Mapping[str, Grid] = {}
+        self.page_at = perf_counter()
         self._learn_from(readable_cases(dataset) if skip_bad else read_cases(dataset))
         self.selection_cases = () if selection_set is None else read_cases(selection_set)
         _refuse_other_engine(self.work)
@@ -283,7 +289,10 @@ class Pipeline:
 
     def _clear_network(self, learner: Learner, weight: int) -> None:
         """Put a network of other inputs aside."""
-        shelf = put_aside(learner.network_folder(weight), self.work / "replaced")
+        folder = learner.network_folder(weight)
+        for picture in pictures(self.work, folder.name):
+            picture.unlink(missing_ok=True)
+        shelf = put_aside(folder, self.work / "replaced")
         if shelf is not None:
             self._say(f"inputs changed; the network trained before is now {shelf}")
 
@@ -294,6 +303,9 @@ class Pipeline:
             learner, weight, self.recipe.cascade, self.device, self._say,
             start=start, progress=self.progress,
         )  # fmt: skip
+        if is_first() and perf_counter() - self.page_at > PAGE_SECONDS:
+            self.write_page({})
+            self.page_at = perf_counter()
 
     def select(self) -> None:
         """Rank the kept weights of all networks by the whole cascade on the selection set."""
@@ -309,7 +321,21 @@ class Pipeline:
             self.recipe.cascade, self._provenance(), self.notice, overwrite=True,
         )  # fmt: skip
         self.write_cost()
+        learners = [it for it in self.curriculum.learners if not it.is_teacher]
+        places = [(it, weight) for it in learners for weight in range(1, it.weights + 1)]
+        self.write_page({it.networks[w - 1]: self.checkpoint_of(it.role, w) for it, w in places})
         self._say(str(self.bundle))
+
+    def write_page(self, chosen: Mapping[str, str]) -> None:
+        """Write the page of what is trained so far.
+
+        Args:
+            chosen: checkpoint of each network that went into the bundle.
+        """
+        write_page(
+            self.work, self.recipe, self.notice, self.curriculum.learners, self.cases,
+            self.left_out, chosen,
+        )  # fmt: skip
 
     def write_cost(self) -> str:
         """Write what the networks cost so far, and return it as Markdown."""
