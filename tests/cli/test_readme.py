@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import nnunet_pictures
 from cfseg.cli.root import app
 from cfseg.geometry import Geometry
 from cfseg.phantoms import cohort
@@ -109,8 +108,7 @@ def coarse_phantoms(phantom, monkeypatch) -> None:
 
 @pytest.mark.skipif(not BUNDLE.exists(), reason="the bundled model is not in this checkout")
 def test_every_command_of_the_readme_runs(folder, monkeypatch, coarse_phantoms):
-    pytest.importorskip("nnunetv2", reason="training needs cfseg[train]")
-    nnunet_pictures.leave_blank(monkeypatch.setattr)
+    pytest.importorskip("blosc2", reason="training needs cfseg[train]")
     monkeypatch.chdir(folder)
     for line in commands():
         if any(part in line for part in NEEDS_A_DOWNLOAD):

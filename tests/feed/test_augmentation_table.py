@@ -45,6 +45,6 @@ def test_the_table_has_a_row_for_everything_that_happens() -> None:
 def test_what_the_page_says_of_recipes_and_flat_patches() -> None:
     paper, demo = (load(name).training for name in ("paper", "demo"))
     assert (paper.elastic_probability, demo.elastic_probability) == (0.2, 0.05)
-    assert not (paper.mirror or demo.mirror)
+    assert {paper.mirror, demo.mirror} == {False}
     flat = Augmentation.of(paper, paper.coarse.patch)
     assert (flat.flat, flat.degrees, flat.elastic_alpha) == (True, 180.0, (0.0, 200.0))
