@@ -2,26 +2,37 @@
 # make test    set up and run the tests
 # make check   what CI runs: lint, format, types, layers, tests
 # make fuzz    read 5000 damaged inputs (a minute or two): only declared errors, no hang
+# make soak    kill a training in ten random moments: it ends with the same weights
 # make bench   measure speed and memory, write docs/performance.md (three hours, a quiet machine)
 PYTHON ?= python3
 BIN := .venv/bin
-STAMP := .venv/.ready
+# What segments scans, and with it what trains and tests.
+READY := .venv/.ready
+READY_DEV := .venv/.ready-dev
 JOBS ?= 2
+INSTALL := $(BIN)/pip install --quiet --no-compile -c constraints.txt
+# pip would use one core.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests/' .venv/lib || true
 # Several processes with a thread each; tests/conftest.py says which files go first.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test check fuzz bench clean
+.PHONY: setup demo test check fuzz soak bench clean
 
-setup: $(STAMP)
+setup: $(READY_DEV)
 
-$(STAMP): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --no-compile --no-deps -c constraints.txt torch
-	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m compileall -qq -j 0 -x '/tests/' .venv/lib || true  # pip would use one core
-	touch $(STAMP)
+	$(INSTALL) --no-deps torch
+	$(INSTALL) -e '.[dicom,openvino]'
+	$(COMPILE)
+	touch $@
 
-demo: setup
+$(READY_DEV): $(READY)
+	$(INSTALL) -e '.[dev]'
+	$(COMPILE)
+	touch $@
+
+demo: $(READY)
 	$(BIN)/cfseg demo -o demo
 
 test: setup
@@ -36,6 +47,9 @@ check: setup
 
 fuzz: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --jobs $(JOBS)
+
+soak: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak_kill
 
 bench: setup
 	$(BIN)/python -m benchmarks

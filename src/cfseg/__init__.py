@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cfseg.segmenter import Segmentation, Segmenter, segment
     from cfseg.volume import LabelMap, Volume
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "Box": "geometry",

@@ -108,6 +108,7 @@ def coarse_phantoms(phantom, monkeypatch) -> None:
 
 @pytest.mark.skipif(not BUNDLE.exists(), reason="the bundled model is not in this checkout")
 def test_every_command_of_the_readme_runs(folder, monkeypatch, coarse_phantoms):
+    pytest.importorskip("blosc2", reason="training needs cfseg[train]")
     monkeypatch.chdir(folder)
     for line in commands():
         if any(part in line for part in NEEDS_A_DOWNLOAD):

@@ -14,15 +14,21 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
-import blosc2
 import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter
 
-from cfseg.errors import InputError
+from cfseg.errors import InputError, UsageError
 from cfseg.foreign import Stored, read_object
 from cfseg.geometry import Triple
 from cfseg.io import replacing, write_json, writing
+
+try:
+    import blosc2
+except ImportError as missing:
+    raise UsageError(
+        f"training needs {missing.name}: pip install 'cfseg[train]'", code="E_EXTRA"
+    ) from missing
 
 CHUNK: Triple = (32, 64, 64)
 """Voxels; a chunk is one block of Blosc2, so that its voxels lie in order."""

@@ -1,6 +1,7 @@
 """Several processes on this machine, by torchrun's own launcher."""
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -46,10 +47,11 @@ def launch(processes: int, arguments: Sequence[str]) -> None:
         KeyboardInterrupt: the same for SIGINT.
         ResourceError: one was killed.
     """
+    # Old releases of torch know no such variable and wait for 30 s; as an argument it fails there.
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(GRACE_SECONDS))
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id="cfseg", max_restarts=0,
         rdzv_backend="c10d", rdzv_endpoint="localhost:0", monitor_interval=0.2,
-        shutdown_timeout=GRACE_SECONDS,
     )  # fmt: skip
     logging.disable(logging.ERROR)  # the processes tell why they end, torch's launcher how
     try:
