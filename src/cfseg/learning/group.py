@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import distributed
+from torch.distributed.distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
 
 from cfseg.errors import ResourceError, UsageError
 
@@ -44,7 +46,7 @@ def group_of(device: str) -> Iterator[torch.device]:
         torch.cuda.set_device(own)
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    store, number, together = next(distributed.rendezvous("env://"))
+    store, number, together = next(rendezvous("env://"))
     distributed.init_process_group(
         backend, store=store, rank=number, world_size=together, timeout=PATIENCE
     )
@@ -64,7 +66,7 @@ def _end_with(parent: int) -> None:
 
 
 @contextmanager
-def _first_to_fail_tells(store: distributed.Store, number: int) -> Iterator[None]:
+def _first_to_fail_tells(store: Store, number: int) -> Iterator[None]:
     """Let one process of the group tell what went wrong.
 
     Often all of them meet the same error, or they lose the one that has met it. These wait: whoever
@@ -91,9 +93,9 @@ def _first_to_fail_tells(store: distributed.Store, number: int) -> Iterator[None
         raise
 
 
-def _fails_first(store: distributed.Store, number: str) -> bool:
+def _fails_first(store: Store, number: str) -> bool:
     try:
-        return store.compare_set("cfseg/failed", "", number).decode() == number
+        return bool(store.compare_set("cfseg/failed", "", number).decode() == number)
     except distributed.DistError:
         return False  # the process that had the store is gone
 
