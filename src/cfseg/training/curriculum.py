@@ -25,7 +25,13 @@ from cfseg.plan import Role
 from cfseg.recipes.training import ORGAN_LABELS, StageTraining, Training
 from cfseg.training.given import GivenCoarse
 from cfseg.training.inputs import stage_inputs
-from cfseg.training.label_sources import GivenLabels, LabelSource, NoLabels, PredictedLabels
+from cfseg.training.label_sources import (
+    GivenLabels,
+    Labeller,
+    LabelSource,
+    NoLabels,
+    PredictedLabels,
+)
 from cfseg.training.teacher import FILE, AgreedLabels, write_changes
 from cfseg.training.trained import load_trained, read_trained
 
@@ -165,6 +171,10 @@ class Learner:
         return Teacher(lambda volume: label(stage, volume, step, organs_only=True), trained.digest)
 
 
+def _is_teacher(labeller: Labeller) -> bool:
+    return isinstance(labeller, Learner) and labeller.is_teacher
+
+
 class Curriculum:
     """All networks of a recipe and the labels between them.
 
@@ -235,11 +245,8 @@ class Curriculum:
         Args:
             labels: of the newer round; nothing is written for a first one.
         """
-        teacher = labels.labeller
-        if not isinstance(teacher, Learner) or teacher.key in ("coarse", "tumor", "teacher_1"):
-            return
-        before = teacher.labels
-        if not isinstance(before, PredictedLabels):
+        before = labels.labeller.labels if isinstance(labels.labeller, Learner) else None
+        if not (isinstance(before, PredictedLabels) and _is_teacher(before.labeller)):
             return
 
         def read(folder: Path, case: Case) -> Ids:

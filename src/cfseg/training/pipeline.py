@@ -19,7 +19,8 @@ from cfseg.dataset.cases import Case, read_cases
 from cfseg.dataset.digests import Digests
 from cfseg.dataset.fitness import Grid, check_fitness, readable_cases
 from cfseg.errors import UsageError
-from cfseg.io import write_json
+from cfseg.foreign import read_object
+from cfseg.io import make_folder, write_json
 from cfseg.learning.group import as_first, is_first
 from cfseg.networks.device import find_device
 from cfseg.plan import Role
@@ -203,11 +204,8 @@ class Pipeline:
         return found
 
     def _labelling_step(self, labels: PredictedLabels) -> Step:
-        by = (
-            ""
-            if labels.name == "pseudo_labels" and self.given is None
-            else (f" with {labels.labeller.about}")
-        )
+        is_usual = labels.labeller is self.curriculum.coarse and self.given is None
+        by = "" if is_usual else f" with {labels.labeller.about}"
         return Step(
             labels.name, f"pseudo-label {len(labels.cases)} cases{by}", lambda: labels.inputs,
             partial(self.pseudo_label, labels), partial(remove, labels.folder), labels.serves,
@@ -373,7 +371,7 @@ def put_aside(folder: Path, shelves: Path) -> Path | None:
     """
     if not folder.exists():
         return None
-    shelves.mkdir(parents=True, exist_ok=True)
+    make_folder(shelves)
     number = 1
     while (shelf := shelves / f"{folder.name}_{number}").exists():
         number += 1
@@ -387,8 +385,15 @@ def _refuse_other_engine(work: Path) -> None:
     Raises:
         UsageError: it is of cfseg 0.1.0, which trained with nnU-Net.
     """
-    if (work / "nnUNet_preprocessed").exists() or (work / "nnUNet_raw").exists():
+    old = ("nnUNet_preprocessed", "nnUNet_raw")
+    if any((work / name).exists() for name in old):
         raise UsageError(
             f"{work}: this workspace is of cfseg 0.1.0, whose training engine is gone; finish it "
             "with that version, or give a new folder"
+        )
+    made_by = work / MADE_BY
+    if made_by.exists() and read_object(made_by).get("engine") != ENGINE:
+        raise UsageError(
+            f"{work}: this workspace is of another version of cfseg; finish it with that version, "
+            "or give a new folder"
         )
