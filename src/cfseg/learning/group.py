@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import distributed
+from torch.distributed.rendezvous import rendezvous
 
 from cfseg.errors import ResourceError, UsageError
 
@@ -44,7 +45,7 @@ def group_of(device: str) -> Iterator[torch.device]:
         torch.cuda.set_device(own)
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    store, number, together = next(distributed.rendezvous("env://"))
+    store, number, together = next(rendezvous("env://"))
     distributed.init_process_group(
         backend, store=store, rank=number, world_size=together, timeout=PATIENCE
     )
@@ -64,7 +65,7 @@ def _end_with(parent: int) -> None:
 
 
 @contextmanager
-def _first_to_fail_tells(store: distributed.Store, number: int) -> Iterator[None]:
+def _first_to_fail_tells(store: Any, number: int) -> Iterator[None]:  # noqa: ANN401 - torch's
     """Let one process of the group tell what went wrong.
 
     Often all of them meet the same error, or they lose the one that has met it. These wait: whoever
@@ -80,10 +81,9 @@ def _first_to_fail_tells(store: distributed.Store, number: int) -> Iterator[None
     try:
         yield
     except Exception as error:
-        is_lost = isinstance(error, distributed.DistError) or "gloo" in str(error)
-        if is_lost or not _fails_first(store, str(number)):
+        if _is_lost(error) or not _fails_first(store, str(number)):
             time.sleep(QUIET_SECONDS)
-        if is_lost:
+        if _is_lost(error):
             raise ResourceError(
                 f"process {number}: another process of the group has ended or cannot be reached; "
                 "look at what it says, and run it again to go on"
@@ -91,9 +91,15 @@ def _first_to_fail_tells(store: distributed.Store, number: int) -> Iterator[None
         raise
 
 
-def _fails_first(store: distributed.Store, number: str) -> bool:
+def _is_lost(error: Exception) -> bool:
+    """Say whether an error means that another process is gone; gloo's have no type of their own."""
+    is_of_gloo = type(error) is RuntimeError and "gloo" in str(error)
+    return is_of_gloo or isinstance(error, distributed.DistError)
+
+
+def _fails_first(store: Any, number: str) -> bool:  # noqa: ANN401 - torch's
     try:
-        return store.compare_set("cfseg/failed", "", number).decode() == number
+        return bool(store.compare_set("cfseg/failed", "", number).decode() == number)
     except distributed.DistError:
         return False  # the process that had the store is gone
 
