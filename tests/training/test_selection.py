@@ -6,7 +6,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from reading_networks import PLACES, SHAPE, Reader, reader, write_reading_case
 
 from cfseg.errors import InputError, ModelError, UsageError
 from cfseg.geometry import Box, Geometry
@@ -18,6 +17,7 @@ from cfseg.training.packed_memory import PackedMemory
 from cfseg.training.selection import dsc_of, select
 from cfseg.training.trained import write_plan
 from cfseg.volume import LabelMap
+from reading_networks import PLACES, SHAPE, Reader, reader, write_reading_case
 
 CASCADE = Cascade.model_validate({"region": {"min_organs_ml": 0}})
 ALL_BLIND = tuple(range(1, 14))

@@ -5,13 +5,13 @@ import signal
 import numpy as np
 import pytest
 import torch
-from reading_networks import PLACES, SHAPE, Reader, reader, volume_of
 
 from cfseg.feed.store import IGNORE
 from cfseg.inference.predictor import Windows
 from cfseg.learning.stopping import Stop
 from cfseg.training import validation as subject
 from cfseg.training.validation import Validation, label_scores, mean_of_means
+from reading_networks import PLACES, SHAPE, Reader, reader, volume_of
 
 ORGANS = {label: PLACES[label] for label in (1, 3)}
 

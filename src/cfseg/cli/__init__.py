@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def _is_in_group() -> bool:
-    """Say whether torchrun started this process with others, and tells how all of them ended."""
+    """Say whether this process was started with others, by what tells how they ended."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 

@@ -82,15 +82,20 @@ def _first_to_fail_tells(store: Store, number: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        is_lost = isinstance(error, distributed.DistError) or "gloo" in str(error)
-        if is_lost or not _fails_first(store, str(number)):
+        if _is_lost(error) or not _fails_first(store, str(number)):
             time.sleep(QUIET_SECONDS)
-        if is_lost:
+        if _is_lost(error):
             raise ResourceError(
                 f"process {number}: another process of the group has ended or cannot be reached; "
                 "look at what it says, and run it again to go on"
             ) from error
         raise
+
+
+def _is_lost(error: Exception) -> bool:
+    """Say whether an error means that another process is gone; gloo's have no type of their own."""
+    is_of_gloo = type(error) is RuntimeError and "gloo" in str(error)
+    return is_of_gloo or isinstance(error, distributed.DistError)
 
 
 def _fails_first(store: Store, number: str) -> bool:
