@@ -5,6 +5,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -94,6 +95,12 @@ def test_nnunet_is_no_part_of_what_users_install() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     parts = {"": project["dependencies"], **project["optional-dependencies"]}
     assert [part for part, of in parts.items() if any("nnunet" in it for it in of)] == ["dev"]
+
+
+def test_training_without_its_extra_says_what_to_install() -> None:
+    code = "import sys; sys.modules['blosc2'] = None; import cfseg.training.pipeline"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "UsageError: training needs blosc2: pip install 'cfseg[train]'" in ended.stderr
 
 
 TORCHRUN = """#!/bin/bash
