@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def test_dry_run_prints_the_steps_and_writes_nothing(cohort):
     result = run(cohort, "-o", cohort / "work", "--recipe", "paper", "--dry-run")
     assert result.exit_code == 0
     lines = result.output.splitlines()
-    assert [line.partition(" at ")[0].partition(", patch")[0] for line in lines] == [
+    assert [re.split(", at most|, patch", line)[0] for line in lines[:-1]] == [
         "coarse_data: prepare 10 of 20 cases for the coarse model",
         "coarse_1: train the coarse model",
         "pseudo_labels: pseudo-label 10 cases",
@@ -65,7 +66,7 @@ def test_dry_run_prints_the_steps_and_writes_nothing(cohort):
         "bundle: write the bundle",
     ]
     assert "on disk" in lines[0]
-    assert "GFLOPS of this machine" in lines[1]
+    assert lines[-1].startswith("training the networks takes at least ")
     assert not (cohort / "work").exists()
 
 
@@ -104,7 +105,8 @@ def test_set_overrides_the_recipe(cohort):
 
 def test_a_stage_alone(cohort):
     result = run(cohort, "-o", cohort / "w", "--stage", "coarse", "--dry-run")
-    assert len(result.output.splitlines()) == 2
+    steps = [line.partition(":")[0] for line in result.output.splitlines()[:-1]]
+    assert steps == ["coarse_data", "coarse_1"]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +163,7 @@ def test_a_selection_set_and_other_organ_labels_change_the_steps(cohort):
     options = ["--recipe", "paper", "--organ-labels", "coarse", "--selection-set", cohort]
     lines = run(cohort, "-o", cohort / "w", *options, "--dry-run").output.splitlines()
     assert not any("teacher" in line for line in lines)
-    assert lines[-2] == "selection: rank the kept weights on 20 cases"
+    assert lines[-3] == "selection: rank the kept weights on 20 cases"
 
 
 def test_organ_labels_of_the_tumor_model_are_a_step_of_their_own(cohort):

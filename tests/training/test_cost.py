@@ -2,15 +2,13 @@
 
 import json
 
-import pytest
-
 from cfseg.learning import checkpoints
 from cfseg.learning.run import Cost, State
 from cfseg.learning.run import Epoch as Row
 from cfseg.networks.operations import parameters, window_operations
 from cfseg.plan import Architecture, Intensity, StagePlan
 from cfseg.recipes.recipe import load
-from cfseg.training.cost import estimated_hours, last_state, network_cost, write_cost
+from cfseg.training.cost import last_state, network_cost, write_cost
 from cfseg.training.trained import write_plan
 
 PAPER = load("paper").training
@@ -82,12 +80,6 @@ def test_the_newest_checkpoint_tells_what_a_network_cost_so_far(tmp_path):
     assert (found.batch, found.device, found.processes) == (2, "cuda", 2)
     assert (found.seconds_per_step, found.samples_per_second) == (4.0, 0.5)
     assert (found.feed_share, found.peak_mb) == (0.1, 512.4)
-
-
-def test_hours_are_estimated_once_a_step_was_timed():
-    assert estimated_hours(Cost(), 625_000) is None
-    # What validating and saving takes counts by step.
-    assert estimated_hours(COST, 625_000) == pytest.approx(625_000 * 7200 / 1750 / 3600)
 
 
 def test_the_table_has_a_column_for_each_network_that_was_begun(tmp_path):

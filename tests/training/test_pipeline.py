@@ -264,7 +264,7 @@ def test_the_plan_says_how_many_cases_each_step_has_and_how_long_it_takes(traine
     assert "organ_data: prepare 6 cases" in plan
     assert "(done)" not in plan
     done = "\n".join(trained.pipeline.plan())
-    assert done.count(" of 2 steps, about ") == done.count(" h (done)") == 6
+    assert done.count(" of 2 steps, about ") == done.count(" seconds (done)") == 6
 
 
 def test_a_bundle_to_start_from_decides_the_networks(trained, tmp_path):
