@@ -31,6 +31,15 @@ def equal(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Compute with as many threads as the processes that are killed: with others sums differ."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A training that nothing disturbed."""
