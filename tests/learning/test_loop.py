@@ -106,7 +106,7 @@ class _Stock:
         shrink = DownsampleSegForDSTransform(((1, 1, 1), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)))
         for step in range(50):
             self.schedule.step(step // 10)
-            scan, labels, _ = feed(step)
+            scan, labels = feed(step)
             each = [shrink(segmentation=window[None])["segmentation"] for window in labels]
             target = [torch.stack(level) for level in zip(*each, strict=True)]
             self.optimizer.zero_grad(set_to_none=True)
@@ -153,6 +153,7 @@ def test_first_weights_are_those_that_stock_nnunet_draws(monkeypatch):
     [
         {},
         {"optimizer": "adamw", "lr_schedule": "cosine", "head_weights": (1.0,)},
+        {"ema": 0.9},
         {"precision": "fp16"},
     ],
 )
@@ -272,9 +273,35 @@ def test_the_best_weights_are_kept_and_scored_as_those_who_predict_have_them(tmp
     assert tuple(seen) == outcome.history
 
 
+def test_the_average_of_the_weights_is_what_is_validated_and_kept(tmp_path):
+    network, averaged, seen = fresh_network(PLAN, 0), None, []
+    names, sizes = zip(*((n, w.numel()) for n, w in network.named_parameters()), strict=True)
+
+    def flat(module):
+        return torch.cat([w.detach().flatten() for w in module.parameters()])
+
+    def on_step(step):
+        nonlocal averaged
+        now = flat(network)
+        averaged = now.clone() if averaged is None else torch.lerp(averaged, now, 0.1)
+
+    def validate(average, epoch):
+        seen.append(flat(average))
+        torch.testing.assert_close(seen[-1], averaged)
+        return 1.0
+
+    outcome = small.train(
+        network, windows, settings(ema=0.9), small.place(tmp_path),
+        report=lambda line: None, on_step=on_step, validate=validate,
+    )  # fmt: skip
+    assert len(seen) == 3
+    last = dict(zip(names, seen[-1].split(sizes), strict=True))
+    assert all(torch.equal(w.flatten(), last[name]) for name, w in final(outcome).items())
+
+
 def test_a_step_that_is_not_finite_is_left_out(tmp_path):
     def feed(step):
-        scan, labels, _ = windows(step if step < 3 else step - 1)
+        scan, labels = windows(step if step < 3 else step - 1)
         return Windows(scan * math.nan if step == 3 else scan, labels)
 
     lines, losses, without = [], [], []
@@ -292,7 +319,7 @@ def test_a_step_that_is_not_finite_is_left_out(tmp_path):
 
 def test_after_twenty_such_steps_it_ends_and_the_checkpoint_stays(tmp_path):
     def feed(step):
-        scan, labels, _ = windows(step)
+        scan, labels = windows(step)
         return Windows(scan / 0 if step >= 5 else scan, labels)
 
     with pytest.raises(ModelError, match="20 steps in a row") as end:

@@ -66,7 +66,7 @@ class Keeper:
         if is_due and validate is not None:
             self.save(state)  # a validation may take long
             began = perf_counter()
-            with ready_to_predict(self.trainee.network) as network:
+            with ready_to_predict(self.trainee.best_network()) as network:
                 score = as_first(_number(validate(network, epoch)))
             self._keep(state.step, epoch, score)
             state.cost = state.cost.plus(validation_seconds=perf_counter() - began)

@@ -127,6 +127,7 @@ def learn(trainee: Trainee, windows: Windows, lr: float) -> float:
     is_finite = math.isfinite(value) and math.isfinite(size)
     if is_finite:
         scaler.step(optimizer)
+        trainee.follow()
     scaler.update()
     return value if is_finite else math.nan
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cfseg.errors import ModelError
 from cfseg.learning.group import is_joined
@@ -31,6 +32,11 @@ class Trainee:
             _channels_last(network)
         self.optimizer = make_optimizer(network.parameters(), settings)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
+        self.average = (
+            AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))  # type: ignore[no-untyped-call]
+            if settings.ema
+            else None
+        )
         self.loss = DeepSupervision(
             Loss(
                 batch_dice=settings.batch_dice,
@@ -53,17 +59,25 @@ class Trainee:
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
         return torch.autocast(self.device.type, dtype, enabled=self.precision != "fp32")
 
+    def follow(self) -> None:
+        """Let the average follow the weights, where there is one."""
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+
     # -- what a checkpoint holds ---------------------------------------------------------------
 
+    def best_network(self) -> nn.Module:
+        """Return the network whose weights count: the average, where there is one."""
+        return self.network if self.average is None else self.average.module
+
     def weights(self) -> dict[str, torch.Tensor]:
-        """Return the weights, each tensor once."""
-        return dict(self.network.named_parameters())
+        """Return the weights that count, each tensor once."""
+        return dict(self.best_network().named_parameters())
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return all that a later step depends on, by name."""
-        found: dict[str, torch.Tensor] = {}
-        for name, weight in self.weights().items():
-            found[f"weights/{name}"] = weight
+        found = self._own_tensors()
+        for name, weight in self.network.named_parameters():
             for key, value in self.optimizer.state.get(weight, {}).items():
                 found[f"optimizer/{name}/{key}"] = value
         return found
@@ -75,8 +89,7 @@ class Trainee:
         Raises:
             ModelError: they are not those of this network.
         """
-        for weight_name, tensor in self.weights().items():
-            name = f"weights/{weight_name}"
+        for name, tensor in self._own_tensors().items():
             if name not in tensors or tensors[name].shape != tensor.shape:
                 raise ModelError(
                     f"the checkpoint is of another network: {name} is missing or of another "
@@ -90,6 +103,14 @@ class Trainee:
             if own:  # a head without weight in the loss has none
                 optimizer["state"][index] = {k: _laid_as(weight, t) for k, t in own.items()}
         self.optimizer.load_state_dict(optimizer)
+
+    def _own_tensors(self) -> dict[str, torch.Tensor]:
+        found: dict[str, torch.Tensor] = {}
+        found |= {f"weights/{name}": weight for name, weight in self.network.named_parameters()}
+        if self.average is not None:
+            found |= {f"average/{name}": weight for name, weight in self.weights().items()}
+            found["averaged"] = self.average.n_averaged
+        return found
 
 
 def _freeze_idle_heads(network: Any, settings: Settings) -> None:  # noqa: ANN401 - nnU-Net's
