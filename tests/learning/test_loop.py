@@ -106,7 +106,7 @@ class _Stock:
         shrink = DownsampleSegForDSTransform(((1, 1, 1), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)))
         for step in range(50):
             self.schedule.step(step // 10)
-            scan, labels = feed(step)
+            scan, labels, _ = feed(step)
             each = [shrink(segmentation=window[None])["segmentation"] for window in labels]
             target = [torch.stack(level) for level in zip(*each, strict=True)]
             self.optimizer.zero_grad(set_to_none=True)
@@ -301,7 +301,7 @@ def test_the_average_of_the_weights_is_what_is_validated_and_kept(tmp_path):
 
 def test_a_step_that_is_not_finite_is_left_out(tmp_path):
     def feed(step):
-        scan, labels = windows(step if step < 3 else step - 1)
+        scan, labels, _ = windows(step if step < 3 else step - 1)
         return Windows(scan * math.nan if step == 3 else scan, labels)
 
     lines, losses, without = [], [], []
@@ -319,7 +319,7 @@ def test_a_step_that_is_not_finite_is_left_out(tmp_path):
 
 def test_after_twenty_such_steps_it_ends_and_the_checkpoint_stays(tmp_path):
     def feed(step):
-        scan, labels = windows(step)
+        scan, labels, _ = windows(step)
         return Windows(scan / 0 if step >= 5 else scan, labels)
 
     with pytest.raises(ModelError, match="20 steps in a row") as end:

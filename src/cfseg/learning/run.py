@@ -26,8 +26,6 @@ class Settings(Learning):
         label_weights: of the cross-entropy, one for each label; None for all alike.
         head_weights: of the losses of the network's heads, finest first.
         precision: of the network's arithmetic; weights and losses are fp32.
-        ema: decay of the moving average of the weights that is validated and kept in their place;
-            0 for none.
         source: tells apart what windows are made of, as a digest of cohort and plan.
     """
 
@@ -38,7 +36,6 @@ class Settings(Learning):
     label_weights: tuple[float, ...] | None = None
     head_weights: tuple[float, ...] = (1.0,)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    ema: float = 0.0
     source: str = ""
 
     @classmethod

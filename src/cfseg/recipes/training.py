@@ -105,6 +105,8 @@ class Learning(Frozen):
         batch_dice: the Dice loss counts a batch as one scan, instead of each window by itself.
         hard_voxels: share of a window's voxels that count in the cross-entropy, those that are
             hardest to tell; 1 is nnU-Net's, all of them.
+        ema: decay of a moving average of the weights, which is validated and kept in their place;
+            0 is nnU-Net's, none.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -116,6 +118,7 @@ class Learning(Frozen):
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
     batch_dice: bool = False
     hard_voxels: Fraction = 1.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class Training(Learning):
