@@ -18,6 +18,7 @@ import torch
 from benchmarks.accuracy import accuracy, quantized
 from benchmarks.augmentation import augmentation, library_augmentation, stock_augmentation
 from benchmarks.cases import abdomen, middle, plan_of, role_of, synthetic_scan, weights_of
+from benchmarks.training_accuracy import stock_training
 from cfseg.bundle.bundle import default_bundle, read_manifest, read_weights
 from cfseg.errors import ResourceError, UsageError
 from cfseg.geometry import Box, Geometry
@@ -323,6 +324,7 @@ TASKS: dict[str, Callable[[Values], Values]] = {
         augmentation,
         library_augmentation,
         stock_augmentation,
+        stock_training,
     )
 }
 
