@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 
+from cfseg.feed.windows import Windows
 from cfseg.networks.build import fresh_network
 from cfseg.plan import Architecture, Intensity, StagePlan
 from cfseg.training.group import group_of, own_samples
 from cfseg.training.loop import train
 from cfseg.training.losses import head_weights
-from cfseg.training.run import Place, Settings, Windows
+from cfseg.training.run import Place, Settings
 from cfseg.training.stopping import noting_signals
 
 BATCH, EDGE, CLASSES, STEPS_PER_EPOCH = 2, 16, 15, 4

@@ -15,10 +15,11 @@ import torch
 from small_training import PLAN, run, settings, windows
 
 from cfseg.errors import ModelError, UsageError
+from cfseg.feed.windows import Windows
 from cfseg.networks.build import fresh_network
 from cfseg.training import checkpoints
 from cfseg.training.losses import head_weights
-from cfseg.training.run import Settings, Windows
+from cfseg.training.run import Settings
 from cfseg.training.stopping import Stop
 
 

@@ -16,6 +16,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch.nn import functional
 
+from cfseg.feed.randomness import AUGMENTATION, generator
 from cfseg.geometry import Triple
 from cfseg.plan import Intensity
 from cfseg.recipes.training import Training
@@ -153,16 +154,10 @@ def draw(settings: Augmentation, seed: int, step: int, samples: Iterable[int]) -
 
 
 class _Dice:
-    """Throws the dice of one sample, as often and in the same order whatever falls.
-
-    Other draws of the same (seed, step, sample), such as where to crop, have another purpose.
-    """
-
-    PURPOSE = 1
+    """Throws the dice of one sample, as often and in the same order whatever falls."""
 
     def __init__(self, seed: int, step: int, sample: int) -> None:
-        bits = np.random.Philox(key=[seed, self.PURPOSE], counter=[0, 0, step, sample])
-        self.generator = np.random.Generator(bits)
+        self.generator = generator(seed, step, sample, AUGMENTATION)
 
     def sometimes(self, probability: float, value: _T, otherwise: _T) -> _T:
         return value if self.generator.random() < probability else otherwise

@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 from cfseg.errors import ModelError
+from cfseg.feed.windows import Windows
 from cfseg.training.group import mean_of_all, processes
 from cfseg.training.keeper import Keeper, finished
-from cfseg.training.run import Epoch, Outcome, Place, Settings, State, Step, Validate, Windows
+from cfseg.training.run import Epoch, Outcome, Place, Settings, State, Step, Validate
 from cfseg.training.schedule import learning_rate
 from cfseg.training.stopping import Stop, leave
 from cfseg.training.trainee import Trainee, all_heads

@@ -11,11 +11,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import nn
 
+from cfseg.feed.store import IGNORE
 from cfseg.labels import TUMOR
 from cfseg.training.group import processes, sum_of_all
 
-IGNORE = 255
-"""In label maps: nobody knows what this voxel is, so it counts in no part of the loss."""
 SMOOTH = 1e-5
 """nnU-Net's, added to both parts of a Dice."""
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
-import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
@@ -14,18 +13,6 @@ from cfseg.recipes.training import Learning, StageTraining, Training
 
 Validate = Callable[[nn.Module, int], float | None]
 """Scores a network after an epoch; None if there is nothing to score."""
-
-
-class Windows(NamedTuple):
-    """What a network learns from in one step.
-
-    Attributes:
-        scan: (B, 1, Z, Y, X) z-scores, on the network's device.
-        labels: (B, Z, Y, X) uint8 channels of the network; 255 is unknown.
-    """
-
-    scan: torch.Tensor
-    labels: torch.Tensor
 
 
 class Settings(Learning):
