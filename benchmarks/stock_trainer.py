@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cfseg.labels import ORGANS
+from cfseg.labels import ORGANS, Label
 from cfseg.recipes.training import StageTraining, Training
 
 DATASET, PLANS, CONFIGURATION = "Dataset001_Bench", "nnUNetPlans", "3d_fullres"
@@ -66,7 +66,13 @@ class Folders:
         }
 
 
-def prepare(folders: Folders, files: Files, training: Training, stage: StageTraining) -> None:
+def prepare(
+    folders: Folders,
+    files: Files,
+    training: Training,
+    stage: StageTraining,
+    labels: Sequence[Label] = ORGANS,
+) -> None:
     """Plan and preprocess as nnU-Net's own commands do, with the network of a recipe's stage.
 
     Args:
@@ -74,6 +80,7 @@ def prepare(folders: Folders, files: Files, training: Training, stage: StageTrai
         files: of all cases.
         training: gives the size of a batch and whether the Dice loss takes it as one scan.
         stage: gives patch, spacing and, where it has them, features and convolutions.
+        labels: that the network learns; the files may have no others.
     """
     plans_file = folders.preprocessed / f"{PLANS}.json"
     done = folders.preprocessed / "prepared"
@@ -89,7 +96,7 @@ def prepare(folders: Folders, files: Files, training: Training, stage: StageTrai
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 
     for folder in (folders.raw, folders.preprocessed):
-        _write(folder / "dataset.json", _description(files))
+        _write(folder / "dataset.json", _description(files, labels))
     DatasetFingerprintExtractor(DATASET, 2).run(overwrite_existing=True)
     # Patch and spacing of a recipe are (z, y, x), whichever axis has the largest voxels.
     plans = ExperimentPlanner(DATASET, suppress_transpose=True).plan_experiment()
@@ -100,16 +107,16 @@ def prepare(folders: Folders, files: Files, training: Training, stage: StageTrai
     done.touch()
 
 
-def _description(files: Files) -> Values:
+def _description(files: Files, labels: Sequence[Label]) -> Values:
     return {
         "channel_names": {"0": "CT"},
-        "labels": {"background": 0} | {organ.name: organ.id for organ in ORGANS},
+        "labels": {"background": 0} | {label.name: label.id for label in labels},
         "numTraining": len(files),
         "file_ending": ".nii.gz",
         "overwrite_image_reader_writer": "SimpleITKIO",
         "dataset": {
-            case: {"images": [str(scan.resolve())], "label": str(labels.resolve())}
-            for case, (scan, labels) in files.items()
+            case: {"images": [str(scan.resolve())], "label": str(label_map.resolve())}
+            for case, (scan, label_map) in files.items()
         },
     }
 
