@@ -146,7 +146,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_done(cohort, options, m
 
 def test_a_precision_that_the_cpu_lacks_is_refused_before_anything_is_done(cohort, monkeypatch):
     pytest.importorskip("nnunetv2", reason="training needs cfseg[train]")
-    monkeypatch.setattr("cfseg.training.precision.can_bf16", lambda: False)
+    monkeypatch.setattr("cfseg.learning.precision.can_bf16", lambda: False)
     options = ["--recipe", "paper", "--device", "cpu", "--set", "training.cpu_precision=bf16"]
     result = run(cohort, "-o", cohort / "w", *options)
     assert isinstance(result.exception, UsageError)

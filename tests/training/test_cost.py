@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from cfseg.training.network_size import multiply_adds, parameters, read_plan
 
 from cfseg.io import write_json
 from cfseg.plan import Architecture, Intensity, StagePlan
@@ -15,7 +16,6 @@ from cfseg.training.cost import (
     read_effort,
     write_cost,
 )
-from cfseg.training.network_size import multiply_adds, parameters, read_plan
 
 NNUNET = {
     "n_stages": 2,

@@ -8,13 +8,13 @@ import shutil
 import numpy as np
 import pytest
 import tiny_cohort
+from cfseg.training.finetune import start_of
+from cfseg.training.workspace import StageFolder
 
 from cfseg.errors import UsageError
 from cfseg.io import read_scan
 from cfseg.labels import ORGAN_IDS
-from cfseg.training.finetune import start_of
 from cfseg.training.pipeline import Pipeline
-from cfseg.training.workspace import StageFolder
 
 # nnU-Net's libraries warn at every turn
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]

@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tiny_cohort
+from cfseg.training.learners import Curriculum
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -18,7 +19,6 @@ from cfseg.geometry import Geometry
 from cfseg.io import read_scan
 from cfseg.labels import ORGAN_IDS
 from cfseg.recipes.recipe import load
-from cfseg.training.learners import Curriculum
 from cfseg.training.pipeline import Pipeline
 from cfseg.training.teacher import change, worst
 

@@ -42,7 +42,22 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _end)
     spin_briefly()
     _print_any_text()
-    raise SystemExit(_run(Root()))
+    code = _run(Root())
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        _leave_group(code)
+    raise SystemExit(code)
+
+
+def _leave_group(code: int) -> Never:
+    """End a process that torchrun started at once, with what it holds.
+
+    A network that the end of Python frees after its group waits for gloo's thread, which may wait
+    for Python in turn: such a process never ends.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    os._exit(code)
 
 
 def _end(number: int, frame: FrameType | None) -> Never:  # noqa: ARG001 - a handler's signature

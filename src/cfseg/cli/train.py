@@ -1,8 +1,9 @@
 """``cfseg train``."""
 
-import importlib.util
+import os
+import sys
 import time
-import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
@@ -12,10 +13,11 @@ from cfseg.cli import networks
 from cfseg.tables import shown
 
 if TYPE_CHECKING:
+    import torch
     from rich.progress import Progress, TaskID
 
     from cfseg.plan import Role
-    from cfseg.training.pipeline import Pipeline
+    from cfseg.recipes.recipe import Recipe
 
 
 def train(
@@ -49,6 +51,10 @@ def train(
         typer.Option(help="Fully labelled cohort on which the kept weights are ranked."),
     ] = None,
     device: networks.Device = "auto",
+    coarse: Annotated[
+        Path | None,
+        typer.Option(help="Bundle in the place of the coarse model: it completes the labels."),
+    ] = None,
     gpus: Annotated[
         int, typer.Option(min=1, help="GPUs that share each batch; on a CPU, processes.")
     ] = 1,
@@ -64,64 +70,99 @@ def train(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Print the steps, what is done, the hours known, and stop."),
+        typer.Option("--dry-run", help="Print the steps, what they take and what is done."),
+    ] = False,
+    benchmark: Annotated[
+        bool,
+        typer.Option("--benchmark", help="Print seconds per 250 steps, with data and without."),
     ] = False,
 ) -> None:
-    """Train the cascade on a partly labelled cohort with nnU-Net v2, as in the paper.
+    """Train the cascade on a partly labelled cohort, as in the paper.
 
     Coarse model on the fully labelled cases; its pseudo-labels complete the others; tumor model
     twice; organ model; bundle. manifest.json says what is annotated: {case: [label ids]}, [] for
     an unlabelled case. Run it again to go on after a stop: at most ten minutes of training are
-    lost. OUT/train.log keeps the progress, OUT/tensorboard the curves, OUT/cost.md what it cost.
+    lost. OUT/training.html shows curves, cost and what was learned from; OUT/look has pictures of
+    windows and validation cases, OUT/train.log the progress, OUT/tensorboard the curves.
     All cases are looked at before any work: bad ones are listed and nothing is trained, or with
     --skip-bad they are left out and the bundle says so. So does --dry-run, which writes nothing.
+    Several GPUs: --gpus N, or torchrun ... -m cfseg train ... on one machine or many.
 
     Exit codes: 0 done, 2 wrong call, 4 bad cases or none found, 5 a checkpoint or bundle cannot be
     used, or the loss is no number, 6 disk or memory ran out, 130 or 143 stopped.
 
     Example: cfseg train cohort -o work --recipe demo
     """
-    from cfseg import __version__
-    from cfseg.cli.console import Console
-    from cfseg.dataset.cases import phantom_notice
     from cfseg.dataset.problems import check_folder
-    from cfseg.errors import UsageError
+    from cfseg.learning.group import group_of, is_launched
+    from cfseg.learning.launch import launch
     from cfseg.recipes.recipe import load
-    from cfseg.training.pipeline import Pipeline
 
     overrides = (*_given(organ_labels), *(set_ or ()))
     check_folder(out)
-    log = _Log(None if dry_run else out / "train.log")
+    asked = _Asked(
+        dataset, out, load(recipe, overrides), _command(recipe, overrides), _role(stage), init,
+        coarse, selection_set, notice, jobs, skip_bad, dry_run, benchmark,
+    )  # fmt: skip
+    found = _check_machine(asked, gpus, device)
+    _use_threads(threads)
+    if is_launched():
+        with group_of(found.type) as own:
+            _train(asked, own)
+    elif gpus > 1 and not dry_run:
+        launch(gpus, sys.argv[1:])
+    else:
+        _train(asked, found)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What was asked for, checked as far as that goes without reading a case."""
+
+    dataset: Path
+    out: Path
+    recipe: "Recipe"
+    command: str
+    role: "Role | None"
+    init: Path | None
+    coarse: Path | None
+    selection_set: Path | None
+    notice: str | None
+    jobs: int
+    skip_bad: bool
+    dry_run: bool
+    benchmark: bool
+
+
+def _train(asked: _Asked, device: "torch.device") -> None:
+    from cfseg import __version__
+    from cfseg.cli.console import Console
+    from cfseg.dataset.cases import phantom_notice
+    from cfseg.learning.group import is_first
+    from cfseg.training.pipeline import Pipeline
+
+    log = _Log(None if asked.dry_run else asked.out / "train.log", silent=not is_first())
     pipeline = Pipeline(
-        dataset,
-        out,
-        load(recipe, overrides),
-        device=device,
-        report=log,
-        provenance={"command": _command(recipe, overrides), "cfseg": __version__},
-        notice=phantom_notice(dataset) if notice is None else notice,
-        init=init,
-        processes=gpus,
-        selection_set=selection_set,
-        progress=log.progress,
-        jobs=jobs,
-        skip_bad=skip_bad,
-    )
-    only = _role(stage)
-    if dry_run:
+        asked.dataset, asked.out, asked.recipe,
+        device=device, report=log,
+        provenance={"command": asked.command, "cfseg": __version__},
+        notice=phantom_notice(asked.dataset) if asked.notice is None else asked.notice,
+        init=asked.init, coarse=asked.coarse, selection_set=asked.selection_set,
+        progress=log.progress, jobs=asked.jobs, skip_bad=asked.skip_bad,
+    )  # fmt: skip
+    if asked.dry_run:
         with log:
             pipeline.check(remember=False)
-        for line in pipeline.plan(only):
-            Console().say(line)
-        return
-    if importlib.util.find_spec("nnunetv2") is None:
-        raise UsageError("training needs nnU-Net; install it with: pip install 'cfseg[train]'")
-    _check_machine(pipeline, gpus, device)
-    _use_threads(threads)
-    with warnings.catch_warnings(), log:
-        warnings.simplefilter("ignore")  # nnU-Net's libraries warn at every turn
-        pipeline.run(only)
-    _print_cost(pipeline)
+        lines = pipeline.plan(asked.role)
+    elif asked.benchmark:
+        with log:
+            lines = pipeline.benchmark(asked.role)
+    else:
+        with log:
+            pipeline.run(asked.role)
+        lines = pipeline.write_cost().splitlines() if is_first() else []
+    for line in lines:
+        Console().say(line)
 
 
 class _Log:
@@ -130,15 +171,15 @@ class _Log:
     On a terminal a bar with the time left stands below the lines.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, silent: bool = False) -> None:
         from cfseg.cli.console import Console
 
-        self.path, self.console = path, Console(stderr=True)
+        self.path, self.silent, self.console = path, silent, Console(stderr=True)
         self.bar: Progress | None = None
         self.tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
-        if self.console.is_terminal:
+        if self.console.is_terminal and not self.silent:
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
             named = TextColumn("{task.description}", markup=False)
@@ -154,6 +195,8 @@ class _Log:
     def __call__(self, line: str) -> None:
         from cfseg.io import make_folder, writing
 
+        if self.silent:
+            return
         text = f"{time.strftime('%H:%M:%S')} {shown(line)}"
         self.console.say(text)
         if self.path is None:
@@ -182,26 +225,19 @@ def _given(organ_labels: str | None) -> list[str]:
     return [f"training.organ_labels={value}"]
 
 
-def _check_machine(pipeline: "Pipeline", gpus: int, device: str) -> None:
+def _check_machine(asked: _Asked, gpus: int, device: str) -> "torch.device":
     """Refuse what this machine cannot do now, not after hours of preparation."""
+    from cfseg.errors import UsageError
+    from cfseg.learning.launch import check_processes
+    from cfseg.learning.precision import precision_on
     from cfseg.networks.device import find_device
-    from cfseg.training.precision import cpu_precision
 
-    found = find_device(device)
-    if found.type == "cpu":
-        cpu_precision(pipeline.training.cpu_precision)
-    if gpus > 1:
-        from cfseg.training.distributed import check_processes
-
-        check_processes(pipeline.training.batch_size, gpus, found)
-
-
-def _print_cost(pipeline: "Pipeline") -> None:
-    from cfseg.cli.console import Console
-    from cfseg.training.cost import write_cost
-
-    for line in write_cost(pipeline.work, pipeline.training).splitlines():
-        Console().say(line)
+    found, training = find_device(device), asked.recipe.training
+    if training is None:
+        raise UsageError(f"recipe {asked.recipe.name} has no [training] table; choose another")
+    precision_on(found, training.cpu_precision)
+    check_processes(training.batch_size, gpus, found)
+    return found
 
 
 def _role(stage: str | None) -> "Role | None":
@@ -231,8 +267,10 @@ def _without_path(override: str) -> str:
 
 
 def _use_threads(threads: int | None) -> None:
+    """Use so many threads; processes that were launched together share the cores."""
     import torch
 
     from cfseg.parallel import cores
 
-    torch.set_num_threads(threads or cores())
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(threads or max(1, cores() // here))

@@ -49,6 +49,7 @@ class CheckedCase:
         notes: what was decided in reading it and what is unusual about it, each ``word: detail``.
         warnings: what may be wrong with it although it can be used.
         voxels: digest of the scan's voxels on the canonical axes, "" if it cannot be read.
+        grid: of the scan, None if it cannot be read.
     """
 
     name: str
@@ -57,6 +58,7 @@ class CheckedCase:
     notes: tuple[str, ...] = ()
     warnings: tuple[Problem, ...] = ()
     voxels: str = ""
+    grid: Geometry | None = None
 
 
 @dataclass(frozen=True)
@@ -185,8 +187,9 @@ def check_case(entry: Entry, options: ReadingOptions = AS_IS) -> CheckedCase:
     except Exception as error:  # whatever it is, it is this case's alone
         problems = (problem_from(entry.name, entry.image, error),)
         return _check_labels(entry, CheckedCase(entry.name, None, problems), None, options)
-    found = CheckedCase(entry.name, None, (), scan.notes, voxels=_digest(scan.volume))
-    return _check_labels(entry, found, scan.volume.geometry, options)
+    digest, grid = _digest(scan.volume), scan.volume.geometry
+    found = CheckedCase(entry.name, None, (), scan.notes, voxels=digest, grid=grid)
+    return _check_labels(entry, found, grid, options)
 
 
 def twins(scans: Iterable[tuple[str, Path, str]]) -> tuple[Problem, ...]:

@@ -1,7 +1,7 @@
 """Is every case fit to train on? Asked before any work, and of each file once."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ from cfseg.dataset.layouts import Cohort, Entry, list_cohort
 from cfseg.dataset.problems import Problem
 from cfseg.errors import InputError
 from cfseg.foreign import Stored, read_object
+from cfseg.geometry import Triple, TripleMm
 from cfseg.io import write_json
 
 _NAMED = 10
 _SAVE_EVERY = 50
-_CHECKS = 2
+_CHECKS = 3
 """Counts up when cases are looked at for more: what was found before then no longer serves."""
+Grid = tuple[Triple, TripleMm]
 OnCase = Callable[[int, int], None]
 """Called with the cases looked at and the cases in all."""
 
@@ -31,11 +33,13 @@ class Fitness:
         good: the cases without a problem.
         problems: of the others.
         warnings: what may be wrong with cases that can be used.
+        grids: shape and spacing (mm) of each good case's scan, (z, y, x), by name.
     """
 
     good: tuple[Case, ...]
     problems: tuple[Problem, ...]
     warnings: tuple[Problem, ...] = ()
+    grids: Mapping[str, Grid] = field(default_factory=dict)
 
     @property
     def bad(self) -> dict[str, str]:
@@ -135,15 +139,17 @@ def readable_cases(dataset: Path) -> tuple[Case, ...]:
 
 
 def _sorted(cohort: Cohort, found: Mapping[str, Any]) -> Fitness:
-    good, problems, warnings = [], [*cohort.problems], []
+    good, problems, warnings, grids = [], [*cohort.problems], [], {}
     for entry in cohort.entries:
         record = found[entry.name]
         if not record["problems"]:
             good.append(settled(entry, frozenset(record["present"])))
+            shape, spacing_mm = record["grid"]
+            grids[entry.name] = (tuple(shape), tuple(spacing_mm))
         problems += [_problem(entry, row) for row in record["problems"]]
         warnings += [_problem(entry, row) for row in record["warnings"]]
     copies = twins((e.name, e.image, found[e.name]["voxels"]) for e in cohort.entries)
-    return Fitness(tuple(good), tuple(problems), (*warnings, *copies))
+    return Fitness(tuple(good), tuple(problems), (*warnings, *copies), grids)
 
 
 def _problem(entry: Entry, row: Mapping[str, Any]) -> Problem:
@@ -160,6 +166,7 @@ def _look(entry: Entry) -> dict[str, Any]:
         "warnings": [warning.as_dict() for warning in checked.warnings],
         "voxels": checked.voxels,
         "present": sorted(present),
+        "grid": None if checked.grid is None else [checked.grid.shape, checked.grid.spacing_mm],
     }
 
 

@@ -217,14 +217,28 @@ def plan_stage(role: Role, stage: StageTraining, facts: Sequence[Facts]) -> Stag
         UsageError: no voxel is labelled, or the recipe's values make no network.
     """
     seen = intensity(facts, stage.window_hu)
-    spacing = stage.spacing_mm or target_spacing(facts)
-    found = topology(stage.patch, spacing)
+    return plan_with(role, stage, stage.spacing_mm or target_spacing(facts), seen)
+
+
+def plan_with(role: Role, stage: StageTraining, spacing_mm: TripleMm, seen: Intensity) -> StagePlan:
+    """Return the plan of a stage whose grid and intensities are known.
+
+    Args:
+        role: the tumor model alone knows tumors.
+        stage: the recipe's.
+        spacing_mm: of the network's grid, (z, y, x).
+        seen: clip and z-score.
+
+    Raises:
+        UsageError: the recipe's values make no network.
+    """
+    found = topology(stage.patch, spacing_mm)
     given = stage.features is not None
     features = stage.features or _features(len(found.strides))
     halving = ((1, 1, 1), *[(2, 2, 2)] * (len(features) - 1))
     try:
         return StagePlan(
-            spacing_mm=spacing,
+            spacing_mm=spacing_mm,
             patch=stage.patch if given else found.patch,
             labels=(0, *(label.id for label in (LABELS if role == "tumor" else ORGANS))),
             architecture=Architecture(

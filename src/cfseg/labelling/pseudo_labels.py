@@ -1,68 +1,47 @@
-"""A trained network labels the organs of cases that lack them (paper 2.2)."""
+"""A model labels the organs of cases that lack them (paper 2.2)."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from cfseg.bundle.nnunet_v2 import read_model_folder
 from cfseg.dataset.cases import Case
 from cfseg.inference.predictor import Stage, Windows, predict
 from cfseg.io import make_folder, read_scan, replacing
 from cfseg.labels import TUMOR
-from cfseg.networks.backends import find_backend, load
-from cfseg.plan import Role
 from cfseg.preprocessing.body import body_box
 from cfseg.volume import LabelMap, Volume
 
 
-def load_teacher(
-    model: Path, role: Role, checkpoint: str, device: torch.device
-) -> tuple[Stage, str]:
-    """Load a trained network of a workspace.
+class Teacher(NamedTuple):
+    """A model that labels scans.
 
-    Args:
-        model: nnU-Net's model folder.
-        role: of the network, which decides its classes.
-        checkpoint: file name of the weights.
-        device: where it runs; on a CPU with OpenVINO if that is installed, as predicting does.
-
-    Returns:
-        The stage and the digest of its weights.
+    Attributes:
+        label: gives the label map of a scan.
+        digest: of the model.
     """
-    plan, weights = read_model_folder(model, role, checkpoint=checkpoint)
-    contents = b"".join(weights[key].cpu().numpy().tobytes() for key in sorted(weights))
-    backend = find_backend("auto", device)
-    runner = load(plan, weights, device, backend=backend)
-    stage = Stage(role, role, plan, runner, device, backend)
-    return stage, hashlib.sha256(contents).hexdigest()
+
+    label: Callable[[Volume], LabelMap]
+    digest: str
 
 
 def label_cases(
-    cases: Sequence[Case],
-    folder: Path,
-    teacher: tuple[Stage, str],
-    step: float,
-    on_case: Callable[[int], None],
+    cases: Sequence[Case], folder: Path, teacher: Teacher, on_case: Callable[[int], None]
 ) -> None:
-    """Write the organs of each case as a network sees them; what it wrote before is kept.
+    """Write the organs of each case as a model sees them; what it wrote before is kept.
 
     Args:
         cases: to be labelled.
         folder: gets ``CASE.npz``.
-        teacher: of :func:`load_teacher`.
-        step: distance between windows as a fraction of the patch.
+        teacher: the model.
         on_case: called after each case with the number done.
     """
-    stage, digest = teacher
     make_folder(folder)
     for number, case in enumerate(cases, 1):
         file = pseudo_file(folder, case)
-        if _teacher_of(file) != digest:
-            volume = read_scan(case.image).volume
-            _save(file, label(stage, volume, step, organs_only=True), digest)
+        if _teacher_of(file) != teacher.digest:
+            _save(file, teacher.label(read_scan(case.image).volume), teacher.digest)
         on_case(number)
 
 

@@ -1,13 +1,11 @@
 """What a stage learns of a case: its ground truth, completed by a model's labels (paper 2.2)."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
 from cfseg.dataset.cases import Case, read_labels
 from cfseg.dataset.pseudo_labels import merge, organs_under_tumor, truth_is_kept
-from cfseg.errors import CfsegError, InputError, UsageError
+from cfseg.errors import CfsegError, InputError
 from cfseg.geometry import Geometry
 from cfseg.io import AS_IS, ReadingOptions
 from cfseg.plan import Role
@@ -44,21 +42,6 @@ def truth_of(
             code="E_GRID",
         )
     return labels.ids
-
-
-def refuse_ignored(cases: Sequence[Case]) -> None:
-    """Refuse cases whose label maps may have voxels to be ignored.
-
-    Raises:
-        UsageError: there are some.
-    """
-    ignoring = [case.name for case in cases if case.label is not None and case.ignore is not None]
-    if ignoring:
-        raise UsageError(
-            f"the label maps of {len(ignoring)} cases, {ignoring[0]} among them, have the label "
-            '"ignore", and training cannot leave voxels out yet; train on a copy whose label maps '
-            "and description are without it"
-        )
 
 
 def completed(case: Case, truth: Ids, pseudo: Ids, role: Role) -> Ids:

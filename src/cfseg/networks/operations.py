@@ -5,6 +5,7 @@ from time import perf_counter
 
 import torch
 
+from cfseg.networks.build import build_network
 from cfseg.plan import StagePlan
 
 _CPU = torch.device("cpu")
@@ -41,6 +42,12 @@ def window_operations(plan: StagePlan, decoder_stop: int = 0) -> int:
     finest = decoder_stop
     total += prod(shapes[finest]) * arch.features[finest] * len(plan.labels)
     return 2 * total
+
+
+def parameters(plan: StagePlan) -> int:
+    """Return how many numbers a network learns, its deep-supervision heads included."""
+    with torch.device("meta"):
+        return sum(weight.numel() for weight in build_network(plan).parameters())
 
 
 def sgemm_gflops(size: int = 2048, repeats: int = 3, device: torch.device = _CPU) -> float:

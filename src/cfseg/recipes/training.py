@@ -124,21 +124,20 @@ class Training(Learning):
         seed: of splits and initializations.
         batch_size: windows per step.
         iterations_per_epoch: optimizer steps in an epoch.
-        validation_iterations_per_epoch: validation batches in an epoch.
+        validation_cases: whole cases that a network is judged by, of those that are held out.
         mirror: mirror along all axes as augmentation.
         elastic_probability: of an elastic deformation as augmentation.
-        label_interpolation: how augmentation turns and scales label maps: ``linear`` per label, as
-            nnU-Net does it, or ``nearest``, which costs a tenth of it.
         rare_label_exponent: the cross-entropy weighs a label by the inverse of its share of the
             voxels, to this power; 0 is nnU-Net's, all labels alike.
         oversample_foreground: share of windows centred on a labelled voxel.
         cpu_precision: of the network's arithmetic on a CPU; ``bf16`` is nearly twice as fast where
             the CPU has instructions for it and is refused where it has none, ``auto`` takes it
-            where it has them, else ``fp32``. Weights and losses stay fp32. On a GPU nnU-Net's own
-            mixed precision holds.
+            where it has them, else ``fp32``. Weights and losses stay fp32. On a GPU it is fp16
+            with scaled losses, as in nnU-Net.
         save_every_epochs: how often a checkpoint to go on from is written.
         save_every_minutes: and at the latest after so long, in the middle of an epoch too.
-        keep_every_epochs: how often the best weights so far are kept for the selection at the end.
+        keep_every_epochs: how often a network is validated on whole cases; the best weights are
+            kept for the selection at the end.
         keep_at_most: how many kept weights the selection compares; the best by validation stay.
         validation_fraction: share of the cases held out for validation.
         checkpoint: which weights go on: the ``best`` on the validation cases by the stage's own
@@ -163,10 +162,9 @@ class Training(Learning):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     batch_size: Count = 2
     iterations_per_epoch: Count = 250
-    validation_iterations_per_epoch: Count = 50
+    validation_cases: Count = 50
     mirror: bool = False
     elastic_probability: Annotated[float, Field(ge=0, le=1)] = 0.2
-    label_interpolation: Literal["linear", "nearest"] = "linear"
     rare_label_exponent: Annotated[float, Field(ge=0, le=1)] = 0.0
     oversample_foreground: Annotated[float, Field(ge=0, le=1)] = 0.33
     cpu_precision: Precision = "fp32"

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import torch
 
-from cfseg.bundle.checkpoints import read_checkpoint
-from cfseg.bundle.nnunet_v2 import checkpoint_file, read_model_folder
 from cfseg.inference.predictor import Stage
-from cfseg.io import file_digest
-from cfseg.networks.backends import Backend, load
+from cfseg.learning.keeper import kept_weights
+from cfseg.networks.backends import Backend
 from cfseg.plan import ROLES, Role
-from cfseg.training.keep import kept_checkpoints
+from cfseg.training.trained import load_trained, read_trained
 
 NETWORKS = ("coarse", "tumor_1", "tumor_2", "organ")
 """The order in which the candidates of each network are compared."""
@@ -24,7 +22,7 @@ class Candidate:
     """Weights of a network that may go into the bundle.
 
     Attributes:
-        checkpoint: as ``read_model_folder(..., checkpoint=...)`` takes it.
+        checkpoint: as :func:`cfseg.training.trained.read_trained` takes it.
         epoch: after which these were the weights, counted from 1.
         digest: of the weights; candidates are told apart by it.
         load: gives the network, ready to predict.
@@ -39,18 +37,18 @@ class Candidate:
 
 
 def candidates_of(
-    model: Path,
+    folder: Path,
     network: str,
     device: torch.device,
     *,
-    fallback: str = "checkpoint_best.pth",
+    fallback: str = "final",
     decoder_stop: int = 0,
     backend: Backend = "torch",
 ) -> tuple[Candidate, ...]:
     """Return the kept weights of a trained network, best by validation first.
 
     Args:
-        model: nnU-Net's model folder.
+        folder: of its checkpoints.
         network: ``coarse``, ``tumor_1``, ``tumor_2`` or ``organ``.
         device: where candidates run.
         fallback: the checkpoint that is the only candidate where none was kept.
@@ -60,48 +58,28 @@ def candidates_of(
     Raises:
         ModelError: there is no checkpoint at all.
     """
-    names = [(kept.checkpoint, kept.epoch) for kept in kept_checkpoints(model)]
-    if not names:
-        epoch = read_checkpoint(checkpoint_file(model, None, fallback)).get("current_epoch", 0)
-        names = [(fallback, int(epoch))]
+    names = [kept.path.stem for kept in kept_weights(folder)] or [fallback]
     stop = decoder_stop if network == "coarse" else 0
+    found = [read_trained(folder, name) for name in names]
     return tuple(
         Candidate(
-            name,
-            epoch,
-            file_digest(checkpoint_file(model, None, name)),
-            partial(load_network_of, model, network, name, device, stop, backend),
-            backend,
+            one.checkpoint, one.epoch, one.digest,
+            partial(_load, folder, network, one.checkpoint, device, stop, backend), backend,
         )
-        for name, epoch in names
-    )
+        for one in found
+    )  # fmt: skip
 
 
-def load_network_of(
-    model: Path,
+def _load(
+    folder: Path,
     network: str,
     checkpoint: str,
     device: torch.device,
-    decoder_stop: int = 0,
-    backend: Backend = "torch",
+    decoder_stop: int,
+    backend: Backend,
 ) -> Stage:
-    """Load a trained network as a stage of the cascade.
-
-    Args:
-        model: nnU-Net's model folder.
-        network: ``coarse``, ``tumor_1``, ``tumor_2`` or ``organ``.
-        checkpoint: see :class:`Candidate`.
-        device: where it runs.
-        decoder_stop: see :class:`cfseg.recipes.recipe.Cascade`.
-        backend: what runs it.
-
-    Raises:
-        ModelError: something is missing or damaged.
-    """
-    role = role_of(network)
-    plan, weights = read_model_folder(model, role, checkpoint=checkpoint)
-    runner = load(plan, weights, device, decoder_stop, backend)
-    return Stage(role, network, plan, runner, device, backend)
+    trained = read_trained(folder, checkpoint)
+    return load_trained(trained, role_of(network), network, device, backend, decoder_stop)
 
 
 def role_of(network: str) -> Role:

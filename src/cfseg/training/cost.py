@@ -1,151 +1,19 @@
 """What training cost: time, memory, energy, CO2, parameters and multiply-adds (paper Tables 1, 2).
 
-While a network is trained, :class:`Stopwatch` keeps ``effort.json`` beside its checkpoints, through
-all attempts. :func:`write_cost` makes tables of all networks of a workspace from these files.
+While a network is trained its checkpoints carry what it took so far, through all attempts.
 """
 
-import json
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from time import perf_counter
-from typing import Any
 
-import torch
-from pydantic import ValidationError
-
-from cfseg.evaluation.cells import NOTHING
 from cfseg.io import write_json, write_text
+from cfseg.learning import checkpoints
+from cfseg.learning.run import Cost, State
+from cfseg.networks.operations import parameters, window_operations
 from cfseg.plan import Frozen
-from cfseg.recipes.training import StageTraining, Training
+from cfseg.recipes.training import Training
 from cfseg.training.environment import environment
-from cfseg.training.keep import FOLD
-from cfseg.training.network_size import multiply_adds, parameters, read_plan
-from cfseg.training.workspace import CONFIGURATION
-
-EFFORT = "effort.json"
-
-
-class Effort(Frozen):
-    """What the training of one network took so far.
-
-    Attributes:
-        network: its name.
-        epochs: done.
-        seconds: of all attempts, with what a kill threw away but for the last moments.
-        epoch_seconds: of the last epoch that was done in one go; None before the first.
-        iterations: of such an epoch.
-        peak_mb: most memory that the process had (CPU: resident, whatever the process did before;
-            GPU: allocated by torch).
-        device: cpu or cuda.
-        processes: that shared each batch.
-        initial_lr: learning rate at the start; None if it was not written down then.
-    """
-
-    network: str
-    epochs: int = 0
-    seconds: float = 0.0
-    epoch_seconds: float | None = None
-    iterations: int = 0
-    peak_mb: float = 0.0
-    device: str = "cpu"
-    processes: int = 1
-    initial_lr: float | None = None
-
-
-class Stopwatch:
-    """Measures the training of one network and keeps what it finds.
-
-    Args:
-        fold: folder of the checkpoints.
-        network: its name.
-        device: where it is trained.
-        processes: that share each batch.
-        initial_lr: learning rate at the start.
-    """
-
-    def __init__(
-        self,
-        fold: Path,
-        network: str,
-        device: torch.device,
-        processes: int = 1,
-        initial_lr: float | None = None,
-    ) -> None:
-        self.path, self.device = fold / EFFORT, device
-        known = read_effort(fold.parent) or Effort(network=network)
-        update: dict[str, Any] = {"network": network, "device": device.type}
-        update |= {"processes": processes, "initial_lr": initial_lr}
-        self.effort = known.model_copy(update=update)
-        self.before, self.start = known.seconds, perf_counter()
-        self.saved_at = self.start
-
-    def since_save(self) -> float:
-        """Return the seconds since the last checkpoint to go on from."""
-        return perf_counter() - self.saved_at
-
-    def saved(self) -> None:
-        """Take note that a checkpoint to go on from was written."""
-        self.saved_at = perf_counter()
-        self._write({})
-
-    def note(self, epochs: int, iterations: int, epoch_seconds: float | None) -> None:
-        """Take note of the end of an epoch.
-
-        Args:
-            epochs: done.
-            iterations: of the epoch.
-            epoch_seconds: it took; None if it was not done in one go.
-        """
-        timed = {"epoch_seconds": epoch_seconds, "iterations": iterations}
-        self._write({"epochs": epochs} | (timed if epoch_seconds is not None else {}))
-
-    def _write(self, update: Mapping[str, Any]) -> None:
-        seconds = self.before + perf_counter() - self.start
-        peak = max(self.effort.peak_mb, peak_mb(self.device))
-        self.effort = self.effort.model_copy(
-            update=dict(update) | {"seconds": round(seconds, 1), "peak_mb": round(peak, 1)}
-        )
-        write_json(self.path, self.effort.model_dump())
-
-
-def peak_mb(device: torch.device) -> float:
-    """Return the most memory so far: resident on the CPU, allocated by torch on a GPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    try:
-        import resource
-    except ImportError:
-        return 0.0  # not on this system
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
-
-
-def read_effort(model_folder: Path) -> Effort | None:
-    """Return what the training of a network took so far; None if it was not begun.
-
-    Args:
-        model_folder: nnU-Net's, with ``fold_0``.
-    """
-    try:
-        return Effort.model_validate_json((model_folder / FOLD / EFFORT).read_bytes())
-    except (OSError, ValidationError):
-        return None
-
-
-def estimated_hours(model_folder: Path, stage: StageTraining, training: Training) -> float | None:
-    """Return how long all epochs of a network take; None before one was timed.
-
-    Args:
-        model_folder: nnU-Net's, with ``fold_0``.
-        stage: gives the epochs.
-        training: gives the iterations of an epoch.
-    """
-    effort = read_effort(model_folder)
-    if effort is None or effort.epoch_seconds is None:
-        return None
-    longer = training.iterations_per_epoch / max(1, effort.iterations)
-    return stage.epochs * longer * effort.epoch_seconds / 3600
+from cfseg.training.trained import PLAN, read_plan
 
 
 class NetworkCost(Frozen):
@@ -153,80 +21,103 @@ class NetworkCost(Frozen):
 
     Attributes:
         network: its name.
-        batch: windows per step.
+        batch: windows per step, of all processes.
         patch: (z, y, x) voxels.
         epochs: done.
+        initial_lr: learning rate at the start.
         parameters: of the network.
         multiply_adds: of its convolutions for one patch.
-        hours: of training.
-        peak_mb: see :class:`Effort`.
+        hours: of training, validation and saving included.
+        seconds_per_step: the mean.
+        samples_per_second: windows, of all processes.
+        feed_share: of the steps' time, waiting for windows, 0 to 1.
+        peak_mb: most memory of the first process (CPU: resident, whatever it did before; GPU:
+            reserved by torch).
         energy_kwh: hours times the machine's power.
         co2_g: energy times the electricity's emissions.
         device: cpu or cuda.
         processes: that shared each batch.
-        initial_lr: see :class:`Effort`.
     """
 
     network: str
     batch: int
     patch: tuple[int, int, int]
     epochs: int
+    initial_lr: float
     parameters: int
     multiply_adds: int
     hours: float
+    seconds_per_step: float
+    samples_per_second: float
+    feed_share: float
     peak_mb: float
     energy_kwh: float
     co2_g: float
     device: str
     processes: int
-    initial_lr: float | None
 
 
-def network_cost(model_folder: Path, training: Training) -> NetworkCost | None:
-    """Return what one network cost; None if its training was not begun.
+def last_state(folder: Path) -> tuple[State, float] | None:
+    """Return where the training of a network is, and its initial rate; None before it began.
 
     Args:
-        model_folder: nnU-Net's, with ``fold_0``.
+        folder: of its checkpoints.
+    """
+    for kind in ("final", "state"):
+        for sheet in reversed(checkpoints.listed(folder, kind)):
+            values = checkpoints.values_of(sheet)
+            state = State.model_validate(values["state"])
+            return state, float(values["settings"]["initial_lr"])
+    return None
+
+
+def network_cost(folder: Path, training: Training) -> NetworkCost | None:
+    """Return what one network cost so far; None if its training was not begun.
+
+    Args:
+        folder: of its checkpoints.
         training: gives power and emissions.
     """
-    effort = read_effort(model_folder)
-    if effort is None:
+    found = last_state(folder)
+    if found is None or not (folder / PLAN).is_file():
         return None
-    plans, dataset = (
-        json.loads((model_folder / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("plans", "dataset")
-    )
-    plan, hours = read_plan(plans, dataset), effort.seconds / 3600
+    state, initial_lr = found
+    cost, plan = state.cost, read_plan(folder)
+    hours = cost.seconds / 3600
     energy_kwh = hours * training.power_watts / 1000
     return NetworkCost(
-        network=effort.network,
-        batch=plans["configurations"][CONFIGURATION]["batch_size"],
+        network=folder.name,
+        batch=round(cost.samples / max(1, cost.steps)),
         patch=plan.patch,
-        epochs=effort.epochs,
+        epochs=len(state.history),
+        initial_lr=initial_lr,
         parameters=parameters(plan),
-        multiply_adds=multiply_adds(plan),
+        multiply_adds=window_operations(plan) // 2,
         hours=hours,
-        peak_mb=effort.peak_mb,
+        seconds_per_step=cost.seconds_per_step,
+        samples_per_second=cost.samples_per_second,
+        feed_share=cost.feed_share,
+        peak_mb=cost.peak_mb,
         energy_kwh=energy_kwh,
         co2_g=energy_kwh * training.co2_g_per_kwh,
-        device=effort.device,
-        processes=effort.processes,
-        initial_lr=effort.initial_lr,
+        device=cost.device,
+        processes=cost.processes,
     )
 
 
-def write_cost(work: Path, training: Training) -> str:
-    """Write ``cost.json`` and ``cost.md`` of all networks trained in a workspace.
+def write_cost(work: Path, networks: Sequence[Path], training: Training) -> str:
+    """Write ``cost.json`` and ``cost.md`` of the networks of a workspace.
 
     Args:
         work: the workspace.
+        networks: folders of their checkpoints, in the order of the chain.
         training: the recipe's.
 
     Returns:
         The tables as Markdown, in the shape of the paper's Tables 1 and 2.
     """
-    folders = sorted(work.glob(f"nnUNet_results_*/Dataset*/*__{CONFIGURATION}"), key=_order)
-    costs = [cost for folder in folders if (cost := network_cost(folder, training)) is not None]
+    found = [network_cost(folder, training) for folder in networks]
+    costs = [cost for cost in found if cost is not None]
     machine = environment()
     write_json(
         work / "cost.json",
@@ -242,33 +133,48 @@ def write_cost(work: Path, training: Training) -> str:
     return text
 
 
-def _order(model_folder: Path) -> tuple[str, str]:
-    return model_folder.parent.name, model_folder.parent.parent.name
+def cost_rows(costs: Sequence[NetworkCost], training: Training) -> dict[str, list[str]]:
+    """Return the rows of the paper's Table 2, a cell for each network.
+
+    Args:
+        costs: of the networks.
+        training: gives what all of them share.
+    """
+    return {
+        "Batch size": [str(c.batch) for c in costs],
+        "Patch size": ["x".join(map(str, c.patch)) for c in costs],
+        "Epochs done": [str(c.epochs) for c in costs],
+        "Optimizer": [training.optimizer] * len(costs),
+        "Initial learning rate": [f"{c.initial_lr:g}" for c in costs],
+        "Learning rate schedule": [_schedule(training)] * len(costs),
+        "Training time, hours": [f"{c.hours:.2f}" for c in costs],
+        "Seconds per step": [f"{c.seconds_per_step:.3g}" for c in costs],
+        "Windows per second": [f"{c.samples_per_second:.3g}" for c in costs],
+        "Waiting for windows": [f"{c.feed_share:.0%}" for c in costs],
+        "Parameters, M": [f"{c.parameters / 1e6:.2f}" for c in costs],
+        "Multiply-adds per patch, G": [f"{c.multiply_adds / 1e9:.2f}" for c in costs],
+        "Peak memory, MB": [f"{c.peak_mb:.0f} ({c.device})" for c in costs],
+        "Energy, kWh": [f"{c.energy_kwh:.3f}" for c in costs],
+        "CO2, g": [f"{c.co2_g:.0f}" for c in costs],
+    }
 
 
-def _markdown(machine: Mapping[str, str], costs: list[NetworkCost], training: Training) -> str:
-    rows: list[tuple[str, list[str]]] = [
-        ("Batch size", [str(c.batch) for c in costs]),
-        ("Patch size", ["x".join(map(str, c.patch)) for c in costs]),
-        ("Epochs done", [str(c.epochs) for c in costs]),
-        ("Optimizer", [training.optimizer] * len(costs)),
-        ("Initial learning rate", [_rate(c.initial_lr) for c in costs]),
-        ("Learning rate schedule", [_schedule(training)] * len(costs)),
-        ("Training time, hours", [f"{c.hours:.2f}" for c in costs]),
-        ("Parameters, M", [f"{c.parameters / 1e6:.2f}" for c in costs]),
-        ("Multiply-adds per patch, G", [f"{c.multiply_adds / 1e9:.2f}" for c in costs]),
-        ("Peak memory, MB", [f"{c.peak_mb:.0f} ({c.device})" for c in costs]),
-        ("Energy, kWh", [f"{c.energy_kwh:.3f}" for c in costs]),
-        ("CO2, g", [f"{c.co2_g:.0f}" for c in costs]),
-    ]
+def estimated_hours(cost: Cost, steps: int) -> float | None:
+    """Return how long so many steps take; None before any was timed.
+
+    Args:
+        cost: so far.
+        steps: of the whole training.
+    """
+    return steps * cost.seconds / cost.steps / 3600 if cost.steps else None
+
+
+def _markdown(machine: Mapping[str, str], costs: Sequence[NetworkCost], training: Training) -> str:
     head = ["| | " + " | ".join(c.network for c in costs) + " |", "|---" * (len(costs) + 1) + "|"]
+    rows = cost_rows(costs, training).items()
     table = [f"| {name} | {' | '.join(cells)} |" for name, cells in rows]
     first = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in machine.items())]
     return "\n".join(["Environment", "", *first, "", "Training", "", *head, *table]) + "\n"
-
-
-def _rate(initial_lr: float | None) -> str:
-    return NOTHING if initial_lr is None else f"{initial_lr:g}"
 
 
 def _schedule(training: Training) -> str:

@@ -21,8 +21,8 @@ def environment() -> dict[str, str]:
         "Programming language": f"Python {platform.python_version()}",
         "Deep learning framework": f"torch {torch.__version__}",
     }
-    packages = [f"{name} {_version(name)}" for name in ("nnunetv2", "cfseg")]
-    return rows | {"Specific dependencies": ", ".join(packages)}
+    packages = ("dynamic_network_architectures", "cfseg")
+    return rows | {"Specific dependencies": ", ".join(f"{n} {_version(n)}" for n in packages)}
 
 
 def _system() -> str:

@@ -9,25 +9,25 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from cfseg.dataset.cases import Case
 from cfseg.dataset.digests import Digests, facts
 from cfseg.errors import InputError, UsageError
 from cfseg.geometry import Geometry
 from cfseg.io import read_label_map
-from cfseg.labelling.pseudo_labels import pseudo_file, read_pseudo_label
+from cfseg.labelling.pseudo_labels import Teacher, label_cases, pseudo_file, read_pseudo_label
 from cfseg.plan import Role
 from cfseg.recipes.training import ORGAN_LABELS, Training
-
-if TYPE_CHECKING:
-    from cfseg.training.learners import Learner
+from cfseg.training.steps import Progress, Report
 
 Ids = npt.NDArray[np.uint8]
 _NAMED = 10
+_REPORT_EVERY = 10
 
 
 class LabelSource(Protocol):
@@ -37,9 +37,8 @@ class LabelSource(Protocol):
     def inputs(self) -> dict[str, Any] | None:
         """What decides the labels; JSON."""
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The steps of the chain that write the labels."""
+    def digest(self, case: Case) -> str:
+        """Return what decides the labels of one case, once they are there; "" for no labels."""
 
     def read(self, case: Case, geometry: Geometry) -> Ids:
         """Return (Z, Y, X) ids on a case's grid, background where nothing is known."""
@@ -52,7 +51,10 @@ class NoLabels:
     """For a model that learns from the ground truth alone."""
 
     inputs: None = None
-    needs: tuple[str, ...] = ()
+
+    def digest(self, case: Case) -> str:  # noqa: ARG002 - the protocol's
+        """Return that there are none."""
+        return ""
 
     def read(self, case: Case, geometry: Geometry) -> Ids:  # noqa: ARG002 - the protocol's
         """Return background."""
@@ -63,13 +65,34 @@ class NoLabels:
         return frozenset()
 
 
+class Labeller(Protocol):
+    """A model that labels cases: a network of the chain, or a bundle in the place of one."""
+
+    @property
+    def about(self) -> str:
+        """In words."""
+
+    @property
+    def inputs(self) -> dict[str, dict[str, Any]]:
+        """What decides its ``network``; JSON."""
+
+    def open(self, checkpoint: str, step: float, device: torch.device) -> Teacher:
+        """Load it.
+
+        Args:
+            checkpoint: which weights, see :func:`cfseg.training.trained.read_trained`.
+            step: distance between windows as a fraction of the patch.
+            device: where it runs.
+        """
+
+
 class PredictedLabels:
-    """Labels that a network of the chain gives to the cases that lack some.
+    """Labels that a model gives to the cases that lack some.
 
     Args:
         name: of the step that writes them.
         folder: holds ``CASE.npz``.
-        teacher: the network; of two weights the first.
+        labeller: the model; of two weights the first.
         cases: that get labels.
         training: the recipe's.
         digests: known ones of the cases' files.
@@ -80,32 +103,53 @@ class PredictedLabels:
         self,
         name: str,
         folder: Path,
-        teacher: "Learner",
+        labeller: Labeller,
         cases: Sequence[Case],
         training: Training,
         digests: Digests,
         serves: tuple[Role, ...],
     ) -> None:
-        self.name, self.folder, self.teacher, self.cases = name, folder, teacher, tuple(cases)
+        self.name, self.folder, self.labeller, self.cases = name, folder, labeller, tuple(cases)
         self.training, self.digests, self.serves = training, digests, serves
 
     @cached_property
     def inputs(self) -> dict[str, Any]:
         """What decides the labels; JSON."""
         return {
-            "teacher": self.teacher.inputs["network"],
+            "teacher": self.labeller.inputs["network"],
             "checkpoint": self.training.checkpoint,
             "step": self.training.pseudo_label_step,
             "cases": facts(self.cases, self.digests),
         }
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The step of the chain that writes the labels."""
-        return (self.name,)
+    def write(self, device: torch.device, report: Report, progress: Progress | None = None) -> None:
+        """Write what the model says about all cases that need it.
+
+        Args:
+            device: where it runs.
+            report: gets lines of progress.
+            progress: is told after each case.
+        """
+        total = len(self.cases)
+
+        def on_case(number: int) -> None:
+            if progress is not None:
+                progress(self.name, number, total)
+            if number % _REPORT_EVERY == 0 or number == total:
+                report(f"  {number}/{total} cases")
+
+        # Not the selected weights: those are known only when all networks are.
+        rule = self.training
+        teacher = self.labeller.open(rule.checkpoint, rule.pseudo_label_step, device)
+        label_cases(self.cases, self.folder, teacher, on_case)
+
+    def digest(self, case: Case) -> str:
+        """Return the sha256 of a case's labels, "" for a case that needed nothing."""
+        file = pseudo_file(self.folder, case)
+        return self.digests.of(file) if file.exists() else ""
 
     def read(self, case: Case, geometry: Geometry) -> Ids:
-        """Return what the network said; background for a case that needed nothing."""
+        """Return what the model said; background for a case that needed nothing."""
         file = pseudo_file(self.folder, case)
         if not file.exists():
             return np.zeros(geometry.shape, dtype=np.uint8)
@@ -127,8 +171,6 @@ class GivenLabels:
     Raises:
         UsageError: some of the files are not there.
     """
-
-    needs: tuple[str, ...] = ()
 
     def __init__(self, folder: Path, cases: Sequence[Case], digests: Digests) -> None:
         self.folder, self.digests = folder, digests
@@ -156,6 +198,10 @@ class GivenLabels:
         """Return which labels they are, without where they lie."""
         contents = hashlib.sha256(json.dumps(self.inputs).encode()).hexdigest()
         return f"{len(self.files)} label maps of another method, sha256 {contents}"
+
+    def digest(self, case: Case) -> str:
+        """Return the sha256 of a case's labels, "" for a case that needs none."""
+        return self.digests.of(self.files.get(case.name))
 
     def read(self, case: Case, geometry: Geometry) -> Ids:
         """Return what the file says, on the canonical axes of the scan.

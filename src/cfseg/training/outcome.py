@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from cfseg.bundle.bundle import Network
-from cfseg.bundle.nnunet_v2 import read_model_folder
 from cfseg.dataset.cases import Case
 from cfseg.dataset.digests import Digests, facts
 from cfseg.io import write_json
@@ -16,9 +15,11 @@ from cfseg.networks.backends import find_backend
 from cfseg.plan import ROLES, Role
 from cfseg.recipes.recipe import Cascade, Recipe
 from cfseg.training.candidates import Candidate, candidates_of
-from cfseg.training.learners import Curriculum, Learner
+from cfseg.training.curriculum import Curriculum, Learner
+from cfseg.training.given import GivenCoarse
 from cfseg.training.selection import select
 from cfseg.training.steps import Report
+from cfseg.training.trained import read_trained
 
 FILE = "selection.json"
 
@@ -34,7 +35,7 @@ def decisive(
         selection: the selection set; none where weights are not ranked.
         digests: known ones of the cases' files.
     """
-    inputs: dict[str, Any] = {role: getattr(curriculum, role).inputs for role in ("tumor", "organ")}
+    inputs: dict[str, Any] = {role: getattr(curriculum, role).inputs for role in ROLES}
     inputs["recipe"] = recipe.model_dump(mode="json")
     if selection:
         inputs["selection"] = facts(selection, digests)
@@ -68,7 +69,7 @@ def rank(
     """
     candidates: dict[str, Sequence[Candidate]] = {
         network_name(role, weight): candidates_of(
-            learner.folder.model(weight),
+            learner.network_folder(weight),
             network_name(role, weight),
             device,
             fallback=fallback,
@@ -77,6 +78,8 @@ def rank(
         )
         for role, weight, learner in _networks(curriculum)
     }
+    if isinstance(curriculum.coarse, GivenCoarse):
+        candidates["coarse"] = [curriculum.coarse.candidate(device, cascade.decoder_stop)]
     found = select(candidates, cascade, cases, folder, report)
     write_json(folder / FILE, found.as_dict())
 
@@ -102,18 +105,19 @@ def trained_networks(
         curriculum: with its networks trained.
         checkpoint_of: gives the file name of the weights of a network.
     """
-    networks: list[Network] = []
+    coarse = curriculum.coarse
+    networks = [coarse.network()] if isinstance(coarse, GivenCoarse) else []
     for role, weight, learner in _networks(curriculum):
-        name = checkpoint_of(role, weight)
-        plan, weights = read_model_folder(learner.folder.model(weight), role, checkpoint=name)
-        about = {"weight": weight, "cases": len(learner.folder.cases())}
-        about |= {"epochs": learner.stage.epochs}
-        networks.append((role, plan, weights, about | {"checkpoint": name}))
+        trained = read_trained(learner.network_folder(weight), checkpoint_of(role, weight))
+        about: dict[str, Any] = {"weight": weight, "cases": len(learner.cases_now())}
+        about |= {"epochs": trained.epoch, "checkpoint": trained.checkpoint}
+        networks.append((role, trained.plan, trained.weights, about))
     return networks
 
 
 def _networks(curriculum: Curriculum) -> Iterator[tuple[Role, int, Learner]]:
     for role in ROLES:
-        learner: Learner = getattr(curriculum, role)
-        for weight in range(1, learner.weights + 1):
-            yield role, weight, learner
+        learner = getattr(curriculum, role)
+        if isinstance(learner, Learner):
+            for weight in range(1, learner.weights + 1):
+                yield role, weight, learner

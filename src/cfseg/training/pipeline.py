@@ -4,36 +4,51 @@ Coarse model on the fully labelled cases; its pseudo-labels complete the others;
 twice on the cases with tumors; the organ model on all cases; the selection; the bundle.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+
+from cfseg.bundle.bundle import write_bundle
 from cfseg.bundle.manifest import digest, read_manifest
 from cfseg.dataset.cases import Case, read_cases
 from cfseg.dataset.digests import Digests
-from cfseg.dataset.fitness import check_fitness, readable_cases
+from cfseg.dataset.fitness import Grid, check_fitness, readable_cases
 from cfseg.errors import UsageError
-from cfseg.labelling.targets import refuse_ignored
+from cfseg.io import write_json
+from cfseg.learning.group import as_first, is_first
+from cfseg.networks.device import find_device
 from cfseg.plan import Role
 from cfseg.recipes.recipe import Recipe
 from cfseg.recipes.training import Training
+from cfseg.training.benchmark import measure
 from cfseg.training.cost import write_cost
-from cfseg.training.keep import put_aside
+from cfseg.training.curriculum import Curriculum, Learner
+from cfseg.training.data import prepare, remove_unused
+from cfseg.training.fit import fit
+from cfseg.training.given import GivenCoarse
 from cfseg.training.label_sources import PredictedLabels
-from cfseg.training.learners import Curriculum, Learner
+from cfseg.training.outcome import decisive, rank, selected, trained_networks
 from cfseg.training.outlook import outlook
 from cfseg.training.provenance import provenance
+from cfseg.training.start import start_of
 from cfseg.training.steps import (
     Progress,
     Report,
     Step,
+    alone_in,
     nothing,
     remove,
     run_steps,
     seconds_of,
-    shared,
 )
+
+MADE_BY = "workspace.json"
+ENGINE = 2
+"""Counts up when a workspace can no longer be gone on with."""
 
 
 class Pipeline:
@@ -43,12 +58,12 @@ class Pipeline:
         dataset: the cohort, as :func:`cfseg.dataset.cases.read_cases` takes it.
         work: folder for everything in between; the bundle is ``work/bundle``.
         recipe: with a ``[training]`` table.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: where networks are trained and run; None takes a GPU where there is one.
         report: gets lines of progress.
         provenance: kept in the bundle.
         notice: shown with every output of the bundle.
         init: a bundle whose networks the training starts from.
-        processes: that share each batch.
+        coarse: a bundle that takes the coarse model's part.
         selection_set: cohort, fully labelled, by which the kept weights are ranked; None takes
             those that the recipe's ``checkpoint`` says.
         progress: is told after each iteration and each labelled case.
@@ -66,12 +81,12 @@ class Pipeline:
         work: Path,
         recipe: Recipe,
         *,
-        device: str = "auto",
+        device: torch.device | None = None,
         report: Report,
         provenance: dict[str, Any] | None = None,
         notice: str = "",
         init: Path | None = None,
-        processes: int = 1,
+        coarse: Path | None = None,
         selection_set: Path | None = None,
         progress: Progress | None = None,
         jobs: int = 0,
@@ -81,22 +96,26 @@ class Pipeline:
             raise UsageError(f"recipe {recipe.name} has no [training] table; choose another")
         self.work, self.recipe, self.report = work.resolve(), recipe, report
         self.training: Training = recipe.training
-        self.device, self.notice, self.provenance = device, notice, provenance or {}
-        self.init, self.processes, self.progress = init, processes, progress
+        self.device = device or find_device("auto")
+        self.provenance, self.init, self.progress = provenance or {}, init, progress
         self.init_digest = None if init is None else digest(init)
+        self.given = None if coarse is None else GivenCoarse(coarse)
+        said = [notice, "" if self.given is None else self.given.manifest.notice]
+        self.notice = "\n".join(dict.fromkeys(it for it in said if it))
         self.digests = Digests(self.work / "digests.json")
         self.dataset, self.jobs, self.skip_bad = dataset, jobs, skip_bad
         self.left_out: dict[str, str] = {}
+        self.grids: Mapping[str, Grid] = {}
         self._learn_from(readable_cases(dataset) if skip_bad else read_cases(dataset))
         self.selection_cases = () if selection_set is None else read_cases(selection_set)
-        refuse_ignored((*self.cases, *self.selection_cases))
+        _refuse_other_engine(self.work)
 
     def _learn_from(self, cases: Sequence[Case]) -> None:
         self.cases = tuple(cases)
         has_organ = self.init is not None and "organ" in read_manifest(self.init).roles
         self.curriculum = Curriculum(
             self.cases, self.work, self.training, self.digests, self.init_digest,
-            init_has_organ=has_organ,
+            init_has_organ=has_organ, given=self.given,
         )  # fmt: skip
 
     def check(self, *, remember: bool = True) -> None:
@@ -113,7 +132,7 @@ class Pipeline:
         memory = self.work / "fitness.json"
         found = check_fitness(self.dataset, memory, self.jobs, on_case, remember=remember)
         found.judge(self.report, skip_bad=self.skip_bad)
-        self.left_out = found.bad
+        self.left_out, self.grids = found.bad, found.grids
         if self.left_out:
             self._learn_from(found.good)
 
@@ -131,14 +150,12 @@ class Pipeline:
                 chain += self._training_steps(item)
             else:
                 chain.append(self._labelling_step(item))
-        networks = tuple(name for item in self.curriculum.learners for name in item.networks)
         if self.selection_cases:
             about = f"rank the kept weights on {len(self.selection_cases)} cases"
             clear = partial(remove, self.work / "selection")
-            chain.append(Step("selection", about, self._outcome, self.select, clear, (), networks))
-            networks += ("selection",)
+            chain.append(Step("selection", about, self._outcome, self.select, clear, ()))
         about = "write the bundle"
-        chain.append(Step("bundle", about, self._outcome, self.write_bundle, nothing, (), networks))
+        chain.append(Step("bundle", about, self._outcome, self.write_bundle, nothing, ()))
         return [step for step in chain if stage is None or stage in step.serves]
 
     def _training_steps(self, learner: Learner) -> list[Step]:
@@ -148,33 +165,33 @@ class Pipeline:
             Step(
                 f"{learner.key}_data", f"prepare {counts} for {learner.about}",
                 lambda: learner.inputs["data"], partial(self.write_data, learner),
-                partial(self._clear_data, learner), learner.serves, learner.labels.needs,
+                partial(remove, learner.folder), learner.serves,
             )
         ]  # fmt: skip
-        before = () if learner.start is None else learner.start.networks[:1]
         for weight, name in enumerate(learner.networks, 1):
             which = f", weight {weight} of {learner.weights}" if learner.weights > 1 else ""
             found.append(
                 Step(
                     name, f"train {learner.about}{which}", lambda: learner.inputs["network"],
                     partial(self.train, learner, weight),
-                    partial(self._clear_model, learner, weight), learner.serves_with(weight),
-                    (f"{learner.key}_data", *before),
+                    partial(self._clear_network, learner, weight), learner.serves_with(weight),
+                    is_joint=True,
                 )
             )  # fmt: skip
         return found
 
     def _labelling_step(self, labels: PredictedLabels) -> Step:
-        by = "" if labels.teacher is self.curriculum.coarse else f" with {labels.teacher.about}"
+        by = (
+            ""
+            if labels.name == "pseudo_labels" and self.given is None
+            else (f" with {labels.labeller.about}")
+        )
         return Step(
             labels.name, f"pseudo-label {len(labels.cases)} cases{by}", lambda: labels.inputs,
             partial(self.pseudo_label, labels), partial(remove, labels.folder), labels.serves,
-            labels.teacher.networks[:1],
         )  # fmt: skip
 
     def _outcome(self) -> dict[str, Any]:
-        from cfseg.training.outcome import decisive
-
         return decisive(self.curriculum, self.recipe, self.selection_cases, self.digests)
 
     def plan(self, stage: Role | None = None) -> list[str]:
@@ -182,26 +199,48 @@ class Pipeline:
 
         No image or label map is read for it as long as the workspace has no finished steps.
         """
-        return outlook(self.steps(stage), self.markers, self.curriculum.learners, self.training)
+        return outlook(
+            self.steps(stage), self.markers, self.curriculum.learners, self.training, self.grids,
+            self.device,
+        )  # fmt: skip
 
     def run(self, stage: Role | None = None) -> None:
-        """Run the chain, or only what one stage needs; several processes may share it.
+        """Run the chain, or only what one stage needs.
+
+        In a group of processes (torchrun) all of them call it.
 
         Raises:
-            UsageError: another process does something else in this workspace.
+            UsageError: another process works in this workspace.
             InputError: cases cannot be trained on.
         """
-        task = {
-            "recipe": self.recipe.model_dump(mode="json"),
-            "cases": [case.name for case in self.cases],
-            "init": self.init_digest,
-        }
-        with shared(self.work, task):
+        if not is_first():
+            self._learn_from(as_first(()))
+            run_steps(self.markers, self.steps(stage), self.report)
+            return
+        with alone_in(self.work):
+            write_json(self.work / MADE_BY, {"engine": ENGINE})
             self.check()
+            as_first(self.cases)
             try:
                 run_steps(self.markers, self.steps(stage), self.report)
             finally:
                 self.digests.save()
+
+    def benchmark(self, stage: Role | None = None) -> list[str]:
+        """Time each network on a few cases, with the labels that are known; a line for each.
+
+        Args:
+            stage: only this one's; None times all.
+        """
+        lines = []
+        with TemporaryDirectory() as folder:
+            for learner in self.curriculum.learners:
+                if stage in (None, learner.role) and not learner.is_teacher:
+                    alike = learner.for_benchmark(Path(folder))
+                    prepare(alike, self._say, self.jobs, self.progress)
+                    lines.append(measure(alike, self.device).line)
+                    self._say(lines[-1])
+        return lines
 
     @property
     def markers(self) -> Path:
@@ -216,90 +255,100 @@ class Pipeline:
     # -- data ----------------------------------------------------------------------------------
 
     def pseudo_label(self, labels: PredictedLabels) -> None:
-        """Predict the organs of all cases that need it with a network of the chain."""
-        from cfseg.networks.device import find_device
-        from cfseg.training.labelling import write_labels
-
-        # Not the selected weights: those are known only when all networks are.
-        write_labels(
-            labels, self.checkpoint, self.training.pseudo_label_step, find_device(self.device),
-            self.report, self.progress,
-        )  # fmt: skip
+        """Predict the organs of all cases that need it with a model."""
+        labels.write(self.device, self.report, self.progress)
         self.curriculum.compare_rounds(labels)
 
     def write_data(self, learner: Learner) -> None:
-        """Write and preprocess the cases of a learner with the labels that it learns."""
+        """Plan a network and store its cases with the labels that it learns."""
         self.digests.save()
-        learner.prepare(lambda line: self.report(f"  {line}"), self.jobs)
+        prepare(learner, self._say, self.jobs, self.progress)
+        remove_unused(self.work, self.curriculum.learners)
 
-    def _clear_data(self, learner: Learner) -> None:
-        remove(learner.folder.raw)
-        remove(learner.folder.preprocessed)
+    def _say(self, line: str) -> None:
+        self.report(f"  {line}")
 
     # -- networks ------------------------------------------------------------------------------
 
-    @property
-    def checkpoint(self) -> str:
-        """The file name of the weights that go on by the recipe."""
-        return f"checkpoint_{self.training.checkpoint}.pth"
-
     def checkpoint_of(self, role: Role, weight: int) -> str:
-        """Return the file name of the weights that go into the bundle.
+        """Return which weights of a network go into the bundle.
 
         Args:
             role: of the network.
             weight: 1 or 2.
         """
         if not self.selection_cases:
-            return self.checkpoint
-        from cfseg.training.outcome import selected
-
+            return self.training.checkpoint
         return selected(self.work / "selection", role, weight)
 
-    def _clear_model(self, learner: Learner, weight: int) -> None:
+    def _clear_network(self, learner: Learner, weight: int) -> None:
         """Put a network of other inputs aside."""
-        name = learner.networks[weight - 1]
-        shelf = put_aside(learner.folder.model(weight), self.work / "replaced", name)
+        shelf = put_aside(learner.network_folder(weight), self.work / "replaced")
         if shelf is not None:
-            self.report(f"  inputs changed; the network trained before is now {shelf}")
+            self._say(f"inputs changed; the network trained before is now {shelf}")
 
     def train(self, learner: Learner, weight: int) -> None:
-        """Train one network with nnU-Net, from its last checkpoint if there is one."""
-        from cfseg.networks.device import find_device
-        from cfseg.training.finetune import start_of
-        from cfseg.training.train_network import train_network
-
-        train_network(
-            learner.folder, weight, self.training, learner.stage, find_device(self.device),
-            lambda line: self.report(f"  {line}"),
-            init=start_of(learner, self.init, self.checkpoint), processes=self.processes,
-            progress=self.progress,
+        """Train one network, from its last checkpoint if there is one."""
+        start = start_of(learner, weight, self.init, self.training.checkpoint)
+        fit(
+            learner, weight, self.recipe.cascade, self.device, self._say,
+            start=start, progress=self.progress,
         )  # fmt: skip
 
     def select(self) -> None:
         """Rank the kept weights of all networks by the whole cascade on the selection set."""
-        from cfseg.networks.device import find_device
-        from cfseg.training.outcome import rank
-
         rank(
             self.curriculum, self.recipe.cascade, self.selection_cases, self.work / "selection",
-            self.checkpoint, find_device(self.device), self.report,
+            self.training.checkpoint, self.device, self.report,
         )  # fmt: skip
 
     def write_bundle(self) -> None:
         """Put the networks into a bundle with the recipe's cascade, and write what they cost."""
-        from cfseg.bundle.bundle import write_bundle
-        from cfseg.training.outcome import trained_networks
-
         write_bundle(
             self.bundle, self.recipe.name, trained_networks(self.curriculum, self.checkpoint_of),
             self.recipe.cascade, self._provenance(), self.notice, overwrite=True,
         )  # fmt: skip
-        write_cost(self.work, self.training)
-        self.report(f"  {self.bundle}")
+        self.write_cost()
+        self._say(str(self.bundle))
+
+    def write_cost(self) -> str:
+        """Write what the networks cost so far, and return it as Markdown."""
+        learners = self.curriculum.learners
+        folders = [it.network_folder(w + 1) for it in learners for w in range(it.weights)]
+        return write_cost(self.work, folders, self.training)
 
     def _provenance(self) -> dict[str, Any]:
         seconds = seconds_of(self.markers, self.steps()[:-1])
         return self.provenance | provenance(
             self.recipe, self.curriculum, self.init_digest, self.left_out, seconds
+        )
+
+
+def put_aside(folder: Path, shelves: Path) -> Path | None:
+    """Move a network's folder out of the way; return where to, None if nothing was there.
+
+    Args:
+        folder: of its checkpoints.
+        shelves: gets it under its name and a number.
+    """
+    if not folder.exists():
+        return None
+    shelves.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while (shelf := shelves / f"{folder.name}_{number}").exists():
+        number += 1
+    folder.rename(shelf)
+    return shelf
+
+
+def _refuse_other_engine(work: Path) -> None:
+    """Refuse a workspace that cannot be gone on with.
+
+    Raises:
+        UsageError: it is of cfseg 0.1.0, which trained with nnU-Net.
+    """
+    if (work / "nnUNet_preprocessed").exists() or (work / "nnUNet_raw").exists():
+        raise UsageError(
+            f"{work}: this workspace is of cfseg 0.1.0, whose training engine is gone; finish it "
+            "with that version, or give a new folder"
         )

@@ -5,8 +5,9 @@ from importlib.metadata import version
 from typing import Any
 
 from cfseg.recipes.recipe import Recipe
+from cfseg.training.curriculum import Curriculum
+from cfseg.training.given import GivenCoarse
 from cfseg.training.label_sources import GivenLabels
-from cfseg.training.learners import Curriculum
 
 
 def provenance(
@@ -26,15 +27,16 @@ def provenance(
         seconds: of each step.
     """
     counts = {"all": len(curriculum.cases), "pseudo_labelled": len(curriculum.unfinished)}
-    counts |= {item.key: len(item.folder.cases()) for item in curriculum.learners}
+    counts |= {item.key: len(item.cases_now()) for item in curriculum.learners}
     written = recipe.model_dump(mode="json")
-    labels = curriculum.organ.labels
+    labels, coarse = curriculum.organ.labels, curriculum.coarse
     if isinstance(labels, GivenLabels):
         written["training"]["organ_labels"] = labels.about()
     return {
-        "versions": {name: version(name) for name in ("nnunetv2", "torch", "numpy")},
+        "versions": {name: version(name) for name in ("torch", "numpy")},
         "recipe": written,
         "init": init,
+        "coarse": coarse.digest if isinstance(coarse, GivenCoarse) else None,
         "cases": counts,
         "left_out": dict(left_out),
         "seconds": dict(seconds),

@@ -1,28 +1,29 @@
 """A chain of steps that resumes: what was done with the same inputs is not done again.
 
 Each step leaves a marker with the digest of its inputs. A step whose inputs changed starts from
-nothing; one that was stopped half-way goes on. Several processes may run one chain: each takes the
-next step that nobody is at and that waits for nothing.
+nothing; one that was stopped half-way goes on. In a group of processes the first one does the
+steps, and the others join those that all of them share.
 """
 
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from threading import Event, Thread
-from time import perf_counter, sleep
-from typing import IO, Any
+from time import perf_counter
+from typing import Any
 
 from pydantic import Field, TypeAdapter
 
-from cfseg.batch.claims import NO_LOCKS, claimed
+from cfseg.batch.claims import claimed
 from cfseg.errors import UsageError
 from cfseg.foreign import Stored, read_object
-from cfseg.io import make_folder, write_json, writing
+from cfseg.io import make_folder, write_json
+from cfseg.learning.group import as_first, is_first
 from cfseg.plan import ROLES, Role
 
 Report = Callable[[str], None]
@@ -30,8 +31,6 @@ Progress = Callable[[str, int, int], None]
 """Gets the name of what is going on, how much of it is done, and how much there is."""
 BEAT_SECONDS = 20.0
 """How often a running step writes down how long it has been at it: a kill loses no more."""
-WAIT_SECONDS = 2.0
-"""How often a process that has nothing to do looks whether another one finished a step."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Step:
         run: does it, going on from what an earlier attempt with the same inputs left.
         clear: removes what an attempt with other inputs left.
         serves: the stages that cannot be had without this step.
-        needs: names of the steps of the chain that have to be done before.
+        is_joint: all processes of a group do it together.
     """
 
     name: str
@@ -55,7 +54,7 @@ class Step:
     run: Callable[[], None]
     clear: Callable[[], None]
     serves: tuple[Role, ...] = ROLES
-    needs: tuple[str, ...] = ()
+    is_joint: bool = False
 
     @cached_property
     def digest(self) -> str:
@@ -110,79 +109,42 @@ def is_done(folder: Path, step: Step) -> bool:
 
 
 def run_steps(folder: Path, steps: Sequence[Step], report: Report) -> None:
-    """Run the steps, without those that are done, until all are.
-
-    Where another process is at a step, this one takes another that waits for nothing, the one
-    with the most steps behind it first; where there is none, it waits.
+    """Run the steps one after the other, without those that are done.
 
     Args:
         folder: of the markers.
         steps: the chain.
         report: gets a line for each step.
     """
-    heads = {s.name: f"[{number}/{len(steps)}] {s.about}" for number, s in enumerate(steps, 1)}
-    left = list(steps)
-    waiting = False
-    while left := _without_done(folder, left, heads, report):
-        for step in _ready(left):
-            if _run_if_free(folder, step, heads, report):
-                waiting = False
-                break
+    for number, step in enumerate(steps, 1):
+        place = f"[{number}/{len(steps)}]"
+        if as_first(is_first() and is_done(folder, step)):
+            report(f"{place} {step.about}: done before")
+        elif is_first():
+            _run(folder, step, place, report)
         else:
-            if not waiting:
-                report("waiting for another process that works in this folder")
-            waiting = True
-            sleep(WAIT_SECONDS)
+            as_first(None)  # begun
+            if step.is_joint:
+                step.run()
+            as_first(None)  # done
 
 
-def _ready(left: Sequence[Step]) -> list[Step]:
-    """Return what waits for nothing: the next of the chain, then what most steps wait for.
-
-    Args:
-        left: the steps that are not done, in the order of the chain.
-    """
-    names = {step.name for step in left}
-    behind: dict[str, int] = {}  # length of the longest chain that a step holds up
-    for step in reversed(left):
-        held = (behind[other.name] for other in left if step.name in other.needs)
-        behind[step.name] = 1 + max(held, default=0)
-    ready = [step for step in left if names.isdisjoint(step.needs)]
-    return ready[:1] + sorted(ready[1:], key=lambda step: -behind[step.name])
-
-
-def _without_done(
-    folder: Path, steps: list[Step], heads: dict[str, str], report: Report
-) -> list[Step]:
-    """Return the steps that are not done; report those that are, unless this process did them."""
-    left = [step for step in steps if not is_done(folder, step)]
-    for step in steps:
-        if step not in left and step.name in heads:
-            report(f"{heads.pop(step.name)}: done before")
-    return left
-
-
-def _run_if_free(folder: Path, step: Step, heads: dict[str, str], report: Report) -> bool:
-    """Run a step unless another process is at it or did it just now; say whether it was run."""
+def _run(folder: Path, step: Step, place: str, report: Report) -> None:
     make_folder(folder)
-    with claimed(folder / f".{step.name}.lock", wait=False) as mine:
-        if not mine or is_done(folder, step):
-            return False
-        head = heads.pop(step.name)
-        marker = _read(folder, step)
-        seconds = float(marker.get("seconds", 0.0))
-        if marker.get("digest") != step.digest:
-            others = changed(folder, step)
-            step.clear()
-            seconds = 0.0
-            if others:
-                head = f"{head}, again because of other {', '.join(others)}"
-        report(head)
-        with _timed(folder, step, seconds):
-            step.run()
-        seconds = seconds_of(folder, [step])[step.name]
-        _write(folder, step, done=True, seconds=seconds)
-        report(f"{head.partition(' ')[0]} took {seconds:.0f} s")
-        return True
+    marker, others = _read(folder, step), changed(folder, step)
+    seconds = float(marker.get("seconds", 0.0))
+    if marker.get("digest") != step.digest:
+        step.clear()
+        seconds = 0.0
+    again = f", again because of other {', '.join(others)}" if others else ""
+    report(f"{place} {step.about}{again}")
+    as_first(None)
+    with _timed(folder, step, seconds):
+        step.run()
+    seconds = seconds_of(folder, [step])[step.name]
+    _write(folder, step, done=True, seconds=seconds)
+    as_first(None)
+    report(f"{place} took {seconds:.0f} s")
 
 
 def seconds_of(folder: Path, steps: Sequence[Step]) -> dict[str, float]:
@@ -220,55 +182,24 @@ def _timed(folder: Path, step: Step, before: float) -> Iterator[None]:
 
 
 @contextmanager
-def shared(folder: Path, task: Mapping[str, Any]) -> Iterator[None]:
-    """Let in only processes with the same task: they share the steps.
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a workspace.
 
     Args:
         folder: the workspace.
-        task: what is to be done there; JSON.
 
     Raises:
-        UsageError: another process does something else there.
+        UsageError: another run is in it.
         ResourceError: ``E_DISK``, the folder cannot be written.
     """
     make_folder(folder)
-    with writing(folder / ".lock"):
-        file = (folder / ".lock").open("a+", encoding="utf-8")
-    with file:
-        if _lock(file, exclusive=True):
-            file.truncate(0)
-            file.write(json.dumps(task))
-            file.flush()
-        _lock(file, exclusive=False)
-        file.seek(0)
-        if json.loads(file.read()) != json.loads(json.dumps(task)):
+    with claimed(folder / ".lock", wait=False) as mine:
+        if not mine:
             raise UsageError(
-                f"{folder}: another cfseg train works in this folder with another recipe or "
-                "cohort; wait for it, or choose another folder"
+                f"{folder}: another cfseg train works in this folder; wait for it, or choose "
+                "another folder"
             )
         yield
-
-
-def _lock(file: IO[str], *, exclusive: bool) -> bool:
-    """Lock a file for as long as it is open; say whether it is.
-
-    Args:
-        file: in question.
-        exclusive: for this process alone, if nobody has it; else beside others, once a process
-            that has it alone is through.
-    """
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
-    except BlockingIOError:
-        return False
-    except ImportError:  # not on this system: a workspace is for one process there
-        return True
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-    return True
 
 
 def remove(folder: Path) -> None:

@@ -33,7 +33,7 @@ class AgreedLabels:
 
     def __init__(self, last: PredictedLabels, file: Path, fraction: float) -> None:
         self.last, self.file, self.fraction = last, file, fraction
-        self.read, self.needs = last.read, last.needs
+        self.read, self.digest = last.read, last.digest
 
     @cached_property
     def inputs(self) -> dict[str, Any]:

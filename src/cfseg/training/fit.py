@@ -1,0 +1,201 @@
+"""Fit one network of the chain: from its last checkpoint, from known weights, or from nothing."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from cfseg.feed.augmentation import Augmentation
+from cfseg.feed.crops import Sampling, cohort, label_voxels
+from cfseg.feed.windows import Feed, Windows
+from cfseg.inference.predictor import windows_of
+from cfseg.io.memory import limit_bytes
+from cfseg.learning.board import Board
+from cfseg.learning.group import is_first, own_samples
+from cfseg.learning.loop import train
+from cfseg.learning.losses import head_weights, rare_label_weights
+from cfseg.learning.precision import precision_on
+from cfseg.learning.run import Epoch, Outcome, Place, Settings, Step
+from cfseg.learning.stopping import noting_signals
+from cfseg.networks.build import fresh_network
+from cfseg.recipes.recipe import Cascade
+from cfseg.recipes.training import StageTraining, Training
+from cfseg.training.curriculum import Learner
+from cfseg.training.data import Lesson, read_lesson
+from cfseg.training.start import Start
+from cfseg.training.steps import Progress, Report
+from cfseg.training.trained import write_plan
+from cfseg.training.validation import OnLook, Validation
+
+RESIDENT_SHARE = {"cpu": 0.25, "cuda": 0.5}
+"""Of the memory there is, for cases that are kept in it."""
+MOST_FEED_SHARE = 0.1
+"""Of a step's time; if windows take more of it the device waits too long."""
+
+
+class Looks(NamedTuple):
+    """Who is shown what.
+
+    Attributes:
+        windows: gets those of the first step.
+        case: gets the validation cases, with the epoch before.
+    """
+
+    windows: Callable[[Windows], None]
+    case: Callable[[int], OnLook]
+
+
+def fit(
+    learner: Learner,
+    weight: int,
+    cascade: Cascade,
+    device: torch.device,
+    report: Report,
+    *,
+    start: Start | None = None,
+    progress: Progress | None = None,
+    looks: Looks | None = None,
+) -> Outcome:
+    """Train one network, from its last checkpoint if there is one.
+
+    In a group of processes all of them call it.
+
+    Args:
+        learner: the network, with its cases stored.
+        weight: 1 or 2; another weight is another random initialization.
+        cascade: says how windows lie when it is validated.
+        device: where to train; on a CPU all its cores are used.
+        report: gets one line per epoch.
+        start: of the weights; None for random ones.
+        progress: is told after each step.
+        looks: is shown windows and validation cases.
+
+    Raises:
+        UsageError: the start does not fit, the batch cannot be shared so, or the CPU cannot do the
+            precision that the recipe names.
+        ModelError: no checkpoint can be read, or ``E_NONFINITE_LOSS``.
+        ResourceError: ``E_DISK``.
+    """
+    training, stage = learner.training, learner.stage
+    lesson, seed = read_lesson(learner), training.seed + weight
+    name, place = learner.networks[weight - 1], _place(learner, weight)
+    settings = settings_of(lesson, training, stage, device)
+    network = fresh_network(lesson.plan, seed)
+    if start is not None:
+        report(start(network, lesson.plan))
+    network.to(device)
+    if is_first():
+        write_plan(place.folder, lesson.plan)
+    board = Board(learner.work / "tensorboard" / name) if is_first() else None
+
+    def on_step(step: Step) -> None:
+        if progress is not None:
+            progress(name, step.done, step.total)
+
+    def on_epoch(epoch: Epoch) -> None:
+        report(f"{name}: {_line(epoch, settings.epochs)}")
+        if board is not None:
+            board.write(epoch.epoch, epoch.model_dump(exclude={"epoch"}))
+
+    with noting_signals() as stop, feed_of(lesson, training, stage, seed, device) as feed:
+        if looks is not None and is_first():
+            looks.windows(feed(0))
+        validation = Validation(
+            learner.role, lesson.plan, lesson.held_out, learner.annotated,
+            windows_of(cascade, learner.role), training.validation_cases, stop,
+        )  # fmt: skip
+
+        def validate(network: torch.nn.Module, epoch: int) -> float | None:
+            validation.on_look = None if looks is None or not is_first() else looks.case(epoch)
+            return validation(network, epoch)
+
+        outcome = train(
+            network, feed, settings, place, name=name, report=report, on_step=on_step,
+            on_epoch=on_epoch, validate=validate if lesson.held_out else None, stop=stop,
+        )  # fmt: skip
+    if board is not None:
+        board.close()
+    _warn_if_starved(outcome, name, device, report)
+    return outcome
+
+
+def settings_of(
+    lesson: Lesson, training: Training, stage: StageTraining, device: torch.device
+) -> Settings:
+    """Return what decides the weights of a network.
+
+    Args:
+        lesson: what it learns from.
+        training: what all stages share.
+        stage: what is this stage's own.
+        device: where it is trained.
+
+    Raises:
+        UsageError: see :func:`cfseg.learning.precision.precision_on`.
+    """
+    plan, exponent = lesson.plan, training.of(stage).rare_label_exponent
+    voxels = label_voxels(lesson.learned, len(plan.labels)).tolist()
+    return Settings.of(
+        training, stage,
+        head_weights=plan.deep_supervision or head_weights(len(plan.architecture.n_conv_decoder)),
+        label_weights=rare_label_weights(voxels, exponent) if exponent else None,
+        precision=precision_on(device, training.cpu_precision),
+    )  # fmt: skip
+
+
+def feed_of(
+    lesson: Lesson,
+    training: Training,
+    stage: StageTraining,
+    seed: int,
+    device: torch.device,
+) -> Feed:
+    """Return the windows of a network.
+
+    Args:
+        lesson: what it learns from.
+        training: what all stages share.
+        stage: what is this stage's own.
+        seed: of all that is random.
+        device: where they are wanted.
+
+    Raises:
+        UsageError: the batch cannot be shared evenly.
+        InputError: ``E_CORRUPT``.
+    """
+    plan, rule = lesson.plan, training.of(stage)
+    sampling = Sampling(plan.patch, rule.oversample_foreground, stage.tumor_focus)
+    source = cohort(lesson.learned, sampling, plan.intensity.lower, device, _resident_mb(device))
+    return Feed(
+        source, seed=seed, samples=own_samples(training.batch_size), patch=plan.patch,
+        augmentation=Augmentation.of(training, plan.patch), intensity=plan.intensity,
+        device=device,
+    )  # fmt: skip
+
+
+def _resident_mb(device: torch.device) -> float:
+    there = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else limit_bytes()
+    return RESIDENT_SHARE[device.type] * there / 1e6
+
+
+def _place(learner: Learner, weight: int) -> Place:
+    training = learner.training
+    return Place(
+        learner.network_folder(weight), training.save_every_epochs, training.save_every_minutes,
+        training.keep_at_most,
+    )  # fmt: skip
+
+
+def _line(epoch: Epoch, epochs: int) -> str:
+    loss = "no step was taken" if epoch.loss is None else f"loss {epoch.loss:.4f}"
+    score = "" if epoch.score is None else f", validation DSC {epoch.score:.2%}"
+    return f"epoch {epoch.epoch} of {epochs}: {loss}, learning rate {epoch.lr:.2g}{score}"
+
+
+def _warn_if_starved(outcome: Outcome, name: str, device: torch.device, report: Report) -> None:
+    share = outcome.cost.feed_share
+    if share > MOST_FEED_SHARE and device.type == "cuda":
+        report(
+            f"{name}: the GPU waited for windows {share:.0%} of the time; give the process more "
+            "CPU cores, or put the workspace on a faster disk"
+        )
