@@ -226,14 +226,10 @@ class Bench:
 
     def _training_steps(self, values: Values) -> Values:
         print(f"  {values['stage']}, {values['patch']}", flush=True)
-        sides = {
-            "cfseg": ("training_steps", values | {"repeated": False}),
-            "one batch": ("training_steps", values | {"repeated": True}),
-            "nnunet": ("stock_training_steps", values),
-        }
+        sides = {"cfseg": ("training_steps", values), "nnunet": ("stock_training_steps", values)}
         found = rounds(self.asked.pairs, *sides.values())
-        about = {key: values[key] for key in ("stage", "patch", "warm_up", "steps")}
-        return about | {"rounds": dict(zip(sides, found, strict=True))}
+        about = {key: values[key] for key in ("stage", "patch", "steps")}
+        return about | dict(zip(sides, found, strict=True))
 
     def _augmented(self) -> tuple[Values, ...]:
         return QUICK if self.asked.quick else AUGMENTED

@@ -10,6 +10,7 @@ from cfseg.costs import stage_tables
 from cfseg.evaluation.cells import quantity_cell
 from cfseg.inference.steps import StageCost
 from cfseg.tables import Table
+from cfseg.training.benchmark import WARM_UP
 
 HEAD = """# Performance
 
@@ -375,17 +376,19 @@ def _training_steps(found: list[Values]) -> str:
 
 
 def _steps_of_network(found: Values) -> str:
-    sides = [found["rounds"][side] for side in ("cfseg", "one batch", "nnunet")]
     rows: list[list[object]] = []
-    for number, (ours, same, stock) in enumerate(zip(*sides, strict=True), 1):
-        step, repeated, theirs = (one["seconds"]["step"] for one in (ours, same, stock))
+    feeds, ratios = [], []
+    for number, (ours, stock) in enumerate(zip(found["cfseg"], found["nnunet"], strict=True), 1):
+        step, one, theirs = (
+            ours["seconds"]["step"], ours["seconds"]["one_batch"], stock["seconds"]["step"],
+        )  # fmt: skip
+        feeds.append(100 * (1 - one / step))
+        ratios.append(step / theirs)
         machine = [f"{ours['load']:.1f}", ours["gflops"], ours["flags"]]
-        feed = 100 * (1 - repeated / step)
-        rows.append([number, *machine, step, repeated, f"{feed:.1f}", theirs, step / theirs])
-    feeds, ratios = [float(str(row[6])) for row in rows], [float(str(row[8])) for row in rows]
+        rows.append([number, *machine, step, one, f"{feeds[-1]:.1f}", theirs, f"{ratios[-1]:.2f}"])
     head = "round|load|sgemm GFLOP/s|CPU|cfseg s|one batch s|feed %|nnU-Net s|cfseg / nnU-Net"
     return (
         f"\nThe {found['stage']} network, {'x'.join(map(str, found['patch']))}, {found['steps']} "
-        f"steps after {found['warm_up']}:\n\n{table(head, rows)}\nMedian of the rounds: feed "
+        f"steps after {WARM_UP}:\n\n{table(head, rows)}\nMedian of the rounds: feed "
         f"{median(feeds):.1f} %, a step takes {median(ratios):.2f} of nnU-Net's.\n"
     )

@@ -33,7 +33,7 @@ from cfseg.phantoms.cohort import write_cohort
 from cfseg.plan import StagePlan
 from cfseg.recipes.recipe import load
 from cfseg.recipes.training import Training
-from cfseg.training import checkpoints
+from cfseg.training.trained import read_trained
 
 Network = tuple[StagePlan, dict[str, torch.Tensor]]
 ENGINES = ("stock", "cfseg")
@@ -49,11 +49,12 @@ AS_STOCK = (
     "optimizer=sgd", "momentum=0.99", "initial_lr=0.01", "weight_decay=3e-5", "lr_schedule=poly",
     "warmup_epochs=0", "batch_size=2", "iterations_per_epoch=50", "coarse.epochs=40",
     "oversample_foreground=0.33", "rare_label_exponent=0", "hard_voxels=1", "batch_dice=false",
-    "mirror=false", "elastic_probability=0", "label_interpolation=linear", "cpu_precision=fp32",
+    "mirror=false", "elastic_probability=0", "cpu_precision=fp32",
     "checkpoint=final", "coarse_cases=full", "validation_fraction=0.025", "z_margin_slices=1000",
 )  # fmt: skip
 """The demo recipe's coarse network, trained as stock nnU-Net trains. Stock nnU-Net deforms nothing
-elastically and cuts no slices off; both sides learn from 78 cases."""
+elastically and cuts no slices off; both sides learn from 78 cases. It turns labels one by one where
+cfseg takes the nearest, and is told to oversample foreground with a probability, as cfseg does."""
 
 
 def main() -> None:
@@ -156,14 +157,8 @@ def train_cfseg(scratch: Path, cohort: Path, seed: int) -> Network:
     work.mkdir(parents=True, exist_ok=True)
     with (work / "output.txt").open("a") as output:
         subprocess.run(command, check=True, stdout=output, stderr=subprocess.STDOUT)
-    return read_trained(work / "networks" / "coarse_1")
-
-
-def read_trained(folder: Path) -> Network:
-    """Return plan and last weights of a network that ``cfseg train`` has finished."""
-    (last,) = checkpoints.listed(folder, "final")
-    plan = StagePlan.model_validate_json((folder / "plan.json").read_bytes())
-    return plan, checkpoints.read(last)[0]
+    trained = read_trained(work / "networks" / "coarse_1", "final")
+    return trained.plan, trained.weights
 
 
 # -- judging ---------------------------------------------------------------------------------------

@@ -1,48 +1,41 @@
 """Seconds per step of training: cfseg beside stock nnU-Net, same cohort, network and patch, fp32.
 
-cfseg trains once with windows of the cohort and once with the same batch again and again; what the
-first takes longer is the feed's share.
+cfseg trains with windows of the cohort and with one batch again and again, as ``cfseg train
+--benchmark`` does; what the first takes longer is the feed's share.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from os import getloadavg
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any, cast
 
-import numpy as np
 import torch
 
 from benchmarks import stock_trainer
 from benchmarks.training_accuracy import learned_from, training_of
 from cfseg.dataset.cases import Case, read_labels
-from cfseg.feed.augmentation import Augmentation
-from cfseg.feed.crops import CPU, Cohort, Sampling, cohort
 from cfseg.feed.planning import plan_stage
 from cfseg.feed.store import Origin, Store, survey
-from cfseg.feed.windows import AHEAD, Feed, Windows
 from cfseg.io import read_scan
 from cfseg.labels import LABELS, ORGANS
 from cfseg.networks.build import fresh_network
 from cfseg.networks.operations import sgemm_gflops
 from cfseg.phantoms.cohort import write_cohort
-from cfseg.plan import ROLES, Role, StagePlan
+from cfseg.plan import ROLES, Role
 from cfseg.recipes.training import StageTraining, Training
-from cfseg.training.loop import train
-from cfseg.training.run import Place, Settings
+from cfseg.training.benchmark import TIMED, WARM_UP, median_step
+from cfseg.training.data import Lesson
+from cfseg.training.fit import feed_of, settings_of
 from cfseg.volume import LabelMap, Volume
 
 Values = dict[str, Any]
+CPU = torch.device("cpu")
 SEED = 990_172
 CASES = 8
-HELD_MB = 4000.0
-"""Of the cases in memory; all are held."""
-TIMES: Values = {"warm_up": 5, "steps": 20}
-QUICK_STEPS: Values = {"stage": "coarse", "patch": (16, 32, 32), "warm_up": 1, "steps": 2}
-LARGE: Values = {"stage": "coarse", "patch": (64, 160, 224)}
+QUICK_STEPS: Values = {"stage": "coarse", "patch": (16, 32, 32), "steps": 2}
+LARGE: Values = {"stage": "coarse", "patch": (64, 160, 224), "steps": TIMED}
 """The demo recipe's coarse network with the patch of the paper's."""
 
 
@@ -50,7 +43,7 @@ def measured() -> list[Values]:
     """Return stage and patch of what is measured: the demo recipe's networks, and a large patch."""
     training = training_of(seed=0)
     own = [{"stage": role, "patch": getattr(training, role).patch} for role in ROLES]
-    return [TIMES | values for values in (*own, LARGE)]
+    return [*({"steps": TIMED} | values for values in own), LARGE]
 
 
 def write_training_cases(folder: Path, cases: int) -> Path:
@@ -58,53 +51,34 @@ def write_training_cases(folder: Path, cases: int) -> Path:
     return write_cohort(folder / f"steps-{cases}", cases + 3, SEED, groups=True, full=cases)
 
 
-def asked(v: Values) -> tuple[Training, StageTraining]:
-    """Return the demo recipe's settings, those of stock nnU-Net, and the stage with its patch."""
+def _asked(v: Values) -> tuple[Training, StageTraining]:
+    """Return the demo recipe with stock nnU-Net's settings, and the stage with its patch."""
     training = training_of(seed=0)
     stage: StageTraining = getattr(training, v["stage"])
     return training.of(stage), stage.model_copy(update={"patch": tuple(v["patch"])})
 
 
-# -- cfseg -----------------------------------------------------------------------------------------
-
-
 def training_steps(v: Values) -> Values:
-    """Steps of cfseg, with windows of a cohort or, ``repeated``, with one batch."""
-    load, (training, stage) = getloadavg()[0], asked(v)
-    plan, source = _stored(v, training, stage)
-    total = v["warm_up"] + v["steps"]
-    settings = Settings.of(training, stage, head_weights=plan.deep_supervision)
-    settings = settings.model_copy(update={"epochs": 1, "iterations_per_epoch": total})
-    ends: list[float] = []
-    with TemporaryDirectory() as folder, _feed(v, training, plan, source) as feed:
-        first = feed(0) if v["repeated"] else None
-
-        def windows(step: int) -> Windows:
-            return first or feed(step)
-
-        train(
-            fresh_network(plan, 0), windows, settings, Place(Path(folder), 1, 60.0, 1),
-            report=lambda _: None, on_step=lambda _: ends.append(perf_counter()),
-        )  # fmt: skip
-    flags = torch.backends.cpu.get_cpu_capability()
-    return _summary(ends, v) | {"load": load, "gflops": sgemm_gflops(2048, 2), "flags": flags}
-
-
-def _feed(v: Values, training: Training, plan: StagePlan, source: Cohort) -> Feed:
-    return Feed(
-        source,
-        seed=0,
-        samples=range(training.batch_size),
-        patch=plan.patch,
-        augmentation=Augmentation.of(training, plan.patch),
-        intensity=plan.intensity,
-        device=CPU,
-        ahead=0 if v["repeated"] else AHEAD,
+    """Median step of cfseg, with windows of a cohort and with one batch."""
+    load, (training, stage) = getloadavg()[0], _asked(v)
+    lesson = _lesson(v, training, stage)
+    settings = settings_of(lesson, training, stage, CPU).model_copy(
+        update={"epochs": 1, "iterations_per_epoch": WARM_UP + v["steps"], "keep_every_epochs": 1}
     )
+    with feed_of(lesson, training, stage, 0, CPU) as feed:
+        step = median_step(fresh_network(lesson.plan, 0), feed, settings)
+        one = feed(0)
+    same = median_step(fresh_network(lesson.plan, 0), lambda _: one, settings)
+    return {
+        "seconds": {"total": (step + same) * v["steps"], "step": step, "one_batch": same},
+        "load": load,
+        "gflops": sgemm_gflops(2048, 2),
+        "flags": torch.backends.cpu.get_cpu_capability(),
+    }
 
 
-def _stored(v: Values, training: Training, stage: StageTraining) -> tuple[StagePlan, Cohort]:
-    """Return the plan of a stage and its cases in memory, stored if they were not."""
+def _lesson(v: Values, training: Training, stage: StageTraining) -> Lesson:
+    """Return the plan of a stage and its cases, stored if they were not."""
     folder = Path(v["folder"])
     origins = [
         Origin(case.name, case.name, case.name, partial(_read, case))
@@ -112,21 +86,16 @@ def _stored(v: Values, training: Training, stage: StageTraining) -> tuple[StageP
     ]
     facts = survey(origins, folder / "facts", training.z_margin_slices)
     plan = plan_stage(cast("Role", v["stage"]), stage, facts)
-    stored = Store(folder / "store", plan).write(origins, facts)
-    sampling = Sampling(plan.patch, training.oversample_foreground)
-    return plan, cohort(stored, sampling, plan.intensity.lower, CPU, HELD_MB)
+    return Lesson(plan, tuple(Store(folder / "store", plan).write(origins, facts)), ())
 
 
 def _read(case: Case) -> tuple[Volume, LabelMap]:
     return read_scan(case.image).volume, read_labels(case)
 
 
-# -- stock nnU-Net ---------------------------------------------------------------------------------
-
-
 def stock_training_steps(v: Values) -> Values:
-    """Steps of stock nnU-Net's trainer with one process that augments."""
-    training, stage = asked(v)
+    """Median step of stock nnU-Net's trainer with one process that augments."""
+    training, stage = _asked(v)
     name = f"stock-{v['stage']}-{'x'.join(map(str, stage.patch))}"
     folders = stock_trainer.Folders(Path(v["folder"]) / name)
     files = {case.name: (case.image, case.label) for case in learned_from(Path(v["cohort"]))}
@@ -137,17 +106,11 @@ def stock_training_steps(v: Values) -> Values:
     trainer = stock_trainer.trainer_of(folders, 0, training, stage)
     trainer.disable_checkpointing = True
     trainer.on_train_start()
-    trainer.on_epoch_start()
     trainer.on_train_epoch_start()
-    ends = []
-    for _ in range(v["warm_up"] + v["steps"]):
+    each = []
+    for _ in range(WARM_UP + v["steps"]):
+        start = perf_counter()
         trainer.train_step(next(trainer.dataloader_train))
-        ends.append(perf_counter())
+        each.append(perf_counter() - start)
     trainer.on_train_end()  # its workers end
-    return _summary(ends, v)
-
-
-def _summary(ends: Sequence[float], v: Values) -> Values:
-    """Return seconds of the steps after the first ones, from when each ended."""
-    each = np.diff(ends)[v["warm_up"] - 1 :].tolist()
-    return {"seconds": {"total": sum(each), "step": median(each)}, "each": each}
+    return {"seconds": {"total": sum(each), "step": median(each[WARM_UP:])}}
