@@ -15,7 +15,13 @@ from benchmarks.augmentation import AUGMENTED, QUICK, write_crops
 from benchmarks.cases import DEFAULT_STEP, PAPER_SIZES, synthetic_scan
 from benchmarks.plot import draw_cascade
 from benchmarks.run import ROOT, Values, rounds, run
-from benchmarks.training_steps import CASES, QUICK_STEPS, measured, write_training_cases
+from benchmarks.training_steps import (
+    CASES,
+    QUICK_STEPS,
+    WARM_UP,
+    measured,
+    write_training_cases,
+)
 from cfseg.geometry import Triple
 
 SECTIONS = (
@@ -228,7 +234,7 @@ class Bench:
         print(f"  {values['stage']}, {values['patch']}", flush=True)
         sides = {"cfseg": ("training_steps", values), "nnunet": ("stock_training_steps", values)}
         found = rounds(self.asked.pairs, *sides.values())
-        about = {key: values[key] for key in ("stage", "patch", "steps")}
+        about = {key: values[key] for key in ("stage", "patch", "steps")} | {"warm_up": WARM_UP}
         return about | dict(zip(sides, found, strict=True))
 
     def _augmented(self) -> tuple[Values, ...]:

@@ -10,7 +10,6 @@ from cfseg.costs import stage_tables
 from cfseg.evaluation.cells import quantity_cell
 from cfseg.inference.steps import StageCost
 from cfseg.tables import Table
-from cfseg.training.benchmark import WARM_UP
 
 HEAD = """# Performance
 
@@ -389,6 +388,6 @@ def _steps_of_network(found: Values) -> str:
     head = "round|load|sgemm GFLOP/s|CPU|cfseg s|one batch s|feed %|nnU-Net s|cfseg / nnU-Net"
     return (
         f"\nThe {found['stage']} network, {'x'.join(map(str, found['patch']))}, {found['steps']} "
-        f"steps after {WARM_UP}:\n\n{table(head, rows)}\nMedian of the rounds: feed "
+        f"steps after {found['warm_up']}:\n\n{table(head, rows)}\nMedian of the rounds: feed "
         f"{median(feeds):.1f} %, a step takes {median(ratios):.2f} of nnU-Net's.\n"
     )

@@ -20,6 +20,7 @@ from cfseg.recipes.training import StageTraining, Training
 DATASET, PLANS, CONFIGURATION = "Dataset001_Bench", "nnUNetPlans", "3d_fullres"
 Values = dict[str, Any]
 WORKERS = "nnUNet_n_proc_DA"
+SAVE_EVERY_EPOCHS = 2
 Files = Mapping[str, tuple[Path, Path]]
 """Scan and label map of each case."""
 
@@ -177,6 +178,22 @@ def trainer_of(folders: Folders, seed: int, training: Training, stage: StageTrai
     trainer.probabilistic_oversampling = True
     _without_mirroring(trainer)
     return trainer
+
+
+def resume(folders: Folders, trainer: Any, seed: int) -> None:
+    """Go on from the last checkpoint, if there is one, with other draws than those before it.
+
+    Args:
+        folders: of the trainer.
+        trainer: as :func:`trainer_of` returns it.
+        seed: of the training.
+    """
+    trainer.save_every = SAVE_EVERY_EPOCHS
+    latest = folders.model / "fold_0" / "checkpoint_latest.pth"
+    if latest.is_file():
+        trainer.load_checkpoint(str(latest))
+        np.random.seed(seed + 1000 * trainer.current_epoch)  # noqa: NPY002
+        torch.manual_seed(seed + 1000 * trainer.current_epoch)
 
 
 def _without_mirroring(trainer: Any) -> None:

@@ -29,6 +29,7 @@ from cfseg.dataset.splits import split
 from cfseg.inference.predictor import Stage, Windows, predict_labels
 from cfseg.io import read_scan
 from cfseg.networks.backends import load as load_network
+from cfseg.parallel import spin_briefly
 from cfseg.phantoms.cohort import write_cohort
 from cfseg.plan import StagePlan
 from cfseg.recipes.recipe import load
@@ -41,7 +42,6 @@ CASES, TEST_CASES = 80, 20
 OTHER_CASES = 3
 """One of each other group: a cohort has them, and the coarse model does not learn from them."""
 SEED, TEST_SEED = 990_170, 990_171
-THREADS = 2
 STEP = 0.5
 WORSE, WORST = -0.02, -0.04
 """Mean difference that is always good enough, and that which is never."""
@@ -64,15 +64,17 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, default=Path("build/training-accuracy"))
     parser.add_argument("--engine", choices=(*ENGINES, "both"), default="both")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--jobs", type=int, default=2, help="processes that make phantoms")
+    parser.add_argument("--threads", type=int, default=2, help="of a training")
     asked = parser.parse_args()
-    torch.set_num_threads(THREADS)
-    cohort, test = write_phantoms(asked.scratch, asked.jobs)
-    for engine in ENGINES if asked.engine == "both" else (asked.engine,):
+    torch.set_num_threads(asked.threads)
+    cohort, test = write_phantoms(asked.scratch, asked.threads)
+    for engine in TRAIN if asked.engine == "both" else (asked.engine,):
         for seed in asked.seeds:
             if not _result(asked.scratch, engine, seed).is_file():
                 print(f"{engine}, seed {seed}", flush=True)
-                _train_and_judge(asked.scratch, engine, seed, cohort, test)
+                network = TRAIN[engine](asked.scratch, cohort, seed, asked.threads)
+                values = {"engine": engine, "seed": seed, "dsc": judge(network, read_cases(test))}
+                _result(asked.scratch, engine, seed).write_text(json.dumps(values, indent=1))
     found = [json.loads(file.read_text()) for file in sorted(asked.scratch.glob("result_*.json"))]
     numbers = compared(found)
     asked.scratch.joinpath("training-accuracy.json").write_text(json.dumps(numbers, indent=1))
@@ -91,16 +93,6 @@ def write_phantoms(scratch: Path, jobs: int) -> tuple[Path, Path]:
 
 def _result(scratch: Path, engine: str, seed: int) -> Path:
     return scratch / f"result_{engine}_{seed}.json"
-
-
-def _train_and_judge(scratch: Path, engine: str, seed: int, cohort: Path, test: Path) -> None:
-    start = perf_counter()
-    train = {"stock": train_stock, "cfseg": train_cfseg}[engine]
-    network = train(scratch, cohort, seed)
-    seconds = perf_counter() - start
-    about = {"engine": engine, "seed": seed, "training_seconds": seconds}
-    values = about | {"dsc": judge(network, read_cases(test))}
-    _result(scratch, engine, seed).write_text(json.dumps(values, indent=1) + "\n")
 
 
 # -- training --------------------------------------------------------------------------------------
@@ -124,11 +116,12 @@ def learned_from(cohort: Path) -> list[Case]:
     return [case for case in read_cases(cohort) if case.has_all_organs and not case.has_tumor]
 
 
-def train_stock(scratch: Path, cohort: Path, seed: int) -> Network:
+def train_stock(scratch: Path, cohort: Path, seed: int, threads: int) -> Network:
     """Train with stock nnU-Net and return the last weights."""
     folders = stock_trainer.Folders(scratch / "stock", f"results_{seed}")
     if not (folders.model / "fold_0" / "checkpoint_final.pth").is_file():
-        run("stock_training", threads=THREADS, base=folders.base, cohort=cohort, seed=seed)
+        spin_briefly()  # the machine may have other work
+        run("stock_training", threads=threads, base=folders.base, cohort=cohort, seed=seed)
     return read_model_folder(folders.model, "coarse")
 
 
@@ -142,23 +135,27 @@ def stock_training(v: Values) -> Values:
     stock_trainer.write_split(folders, *parts)
     folders.enter(workers=0)  # as fast here as one, and a seed decides all draws
     trainer = stock_trainer.trainer_of(folders, seed, training, training.coarse)
+    stock_trainer.resume(folders, trainer, seed)
     start = perf_counter()
     trainer.run_training()
     return {"seconds": {"total": perf_counter() - start}}
 
 
-def train_cfseg(scratch: Path, cohort: Path, seed: int) -> Network:
+def train_cfseg(scratch: Path, cohort: Path, seed: int, threads: int) -> Network:
     """Train with ``cfseg train`` and return the last weights."""
     work = scratch / "cfseg" / f"work_{seed}"
     settings = overrides(seed)
     command = [sys.executable, "-m", "cfseg", "train", str(cohort), "-o", str(work)]
     command += ["--recipe", "demo", "--stage", "coarse", "--device", "cpu"]
-    command += ["--threads", str(THREADS), *(part for s in settings for part in ("--set", s))]
+    command += ["--threads", str(threads), *(part for s in settings for part in ("--set", s))]
     work.mkdir(parents=True, exist_ok=True)
     with (work / "output.txt").open("a") as output:
         subprocess.run(command, check=True, stdout=output, stderr=subprocess.STDOUT)
     trained = read_trained(work / "networks" / "coarse_1", "final")
     return trained.plan, trained.weights
+
+
+TRAIN = {"stock": train_stock, "cfseg": train_cfseg}
 
 
 # -- judging ---------------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ def test_every_network_of_the_recipe_is_measured_and_the_large_patch() -> None:
 def test_steps_are_compared_round_by_round() -> None:
     machine = {"load": 0.5, "gflops": 90.0, "flags": "AVX512"}
     ours = [(0.5, 0.45), (0.4, 0.38), (0.5, 0.4)]
-    found = {"stage": "organ", "patch": [48, 64, 64], "steps": 20}
+    found = {"stage": "organ", "patch": [48, 64, 64], "steps": 20, "warm_up": 5}
     found["cfseg"] = [{"seconds": {"step": s, "one_batch": o}} | machine for s, o in ours]
     found["nnunet"] = [{"seconds": {"step": step}} for step in (1.0, 0.5, 0.5)]
     text = page.text({"training": {"steps": [found]}}, "x.png")
