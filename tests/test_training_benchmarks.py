@@ -1,9 +1,11 @@
 """What compares cfseg's training with stock nnU-Net's: accuracy and seconds per step."""
 
 import json
+from argparse import Namespace
 from types import SimpleNamespace
 
 import pytest
+from benchmarks import __main__ as main
 from benchmarks import page, stock_trainer, tasks, training_accuracy, training_steps
 
 from cfseg.dataset.splits import split
@@ -81,6 +83,28 @@ def test_steps_are_measured_with_windows_and_with_one_batch(phantom, tmp_path, m
     found = tasks.training_steps(values)
     assert min(found["seconds"].values()) > 0
     assert found["gflops"] > 0
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_the_section_compares_augmentation_and_steps(quick, tmp_path, monkeypatch) -> None:
+    asked: list[list[str]] = []
+    answer = {"samples_per_s": 9.0, "gflops": 90.0, "load": 0.5, "flags": "AVX2"}
+    answer["seconds"] = {"step": 0.5, "one_batch": 0.4}
+
+    def rounds(count: int, *sides: tuple[str, dict]) -> list[list[dict]]:
+        json.dumps([values for _, values in sides], default=str)
+        asked.append([task for task, _ in sides])
+        return [[answer] * count for _ in sides]
+
+    monkeypatch.setattr(main, "rounds", rounds)
+    monkeypatch.setattr(main, "write_crops", lambda *_: tmp_path)
+    monkeypatch.setattr(main, "write_training_cases", lambda *_: tmp_path)
+    bench = main.Bench(Namespace(backend="torch", quick=quick, scratch=tmp_path, pairs=2))
+    text = page.text({"training": bench.training()}, "x.png")
+    steps = [tasks for tasks in asked if "training_steps" in tasks]
+    assert steps == [["training_steps", "stock_training_steps"]] * (1 if quick else 4)
+    assert text.count("feed 20.0 %, a step takes 1.00 of nnU-Net's.") == len(steps)
+    assert text.count("times one worker") == len(asked) - len(steps)
 
 
 def test_every_network_of_the_recipe_is_measured_and_the_large_patch() -> None:
