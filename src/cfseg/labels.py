@@ -54,6 +54,8 @@ LABELS: tuple[Label, ...] = (
 ORGANS: tuple[Label, ...] = LABELS[:13]
 TUMOR: Label = LABELS[13]
 ORGAN_IDS: tuple[int, ...] = tuple(label.id for label in ORGANS)
+IGNORE = 255
+"""What a voxel has that nobody annotated where a network learns, whatever labels there are."""
 NAMES: dict[int, str] = {label.id: label.name for label in LABELS}
 _SYNONYMS = {
     "kidneyright": 2, "rkid": 2,

@@ -89,8 +89,8 @@ def write_empty(path, plan):
 
 
 def test_the_workspace_of_training_refuses(tmp_path):
-    from cfseg.training.steps import shared
+    from cfseg.training.steps import alone_in
 
     with refusing(tmp_path), pytest.raises(ResourceError, match="choose another folder") as caught:
-        shared(tmp_path, {}).__enter__()
+        alone_in(tmp_path).__enter__()
     assert caught.value.code == "E_DISK"

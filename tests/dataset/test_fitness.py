@@ -2,9 +2,13 @@
 
 import json
 
+import nibabel as nib
+import numpy as np
 import pytest
 import tiny_cohort
+import torch
 
+from cfseg.dataset import fitness
 from cfseg.dataset.cases import read_cases
 from cfseg.dataset.fitness import Fitness, check_fitness, readable_cases
 from cfseg.dataset.problems import Problem
@@ -40,8 +44,6 @@ def test_without_a_manifest_what_is_present_is_annotated(cohort, tmp_path):
 
 def test_a_file_is_read_once_and_again_when_it_changes(cohort, tmp_path, monkeypatch):
     memory, read = tmp_path / "fitness.json", []
-    from cfseg.dataset import fitness
-
     look = fitness.check_case
     monkeypatch.setattr(fitness, "check_case", lambda e: read.append(e.name) or look(e))
     check_fitness(cohort, memory)
@@ -56,6 +58,45 @@ def test_a_file_is_read_once_and_again_when_it_changes(cohort, tmp_path, monkeyp
     assert seen == [(5, 6), (6, 6)]
     assert found.bad == {"tumor_b": "E_CORRUPT", "unlabelled": "E_FORMAT"}
     assert check_fitness(cohort, memory).bad == found.bad
+
+
+def test_grids_are_remembered(cohort, tmp_path):
+    memory = tmp_path / "fitness.json"
+    image = nib.load(cohort / "imagesTr" / "full_a_0000.nii.gz")
+    wide = nib.Nifti1Image(np.asarray(image.dataobj)[:20], np.diag([-1.0, -2.0, 5.0, 1.0]))
+    nib.save(wide, cohort / "imagesTr" / "unlabelled_0000.nii.gz")
+    first = check_fitness(cohort, memory).grids
+    assert first["unlabelled"] == ((24, 24, 20), (5, 2, 1))
+    assert first["full_a"] == ((24, 24, 24), (4, 4, 4))
+    assert check_fitness(cohort, memory).grids == first
+    spoil(cohort)
+    assert check_fitness(cohort, memory).grids.keys() == first.keys() - {"tumor_b", "unlabelled"}
+
+
+def test_it_is_the_same_cohort_by_a_relative_path(cohort, tmp_path, monkeypatch):
+    memory, read = tmp_path / "fitness.json", []
+    check_fitness(cohort, memory)
+    monkeypatch.setattr(fitness, "check_case", read.append)
+    monkeypatch.chdir(tmp_path)
+    found = check_fitness(cohort.relative_to(tmp_path), memory)
+    assert read == []
+    assert len(found.good) == 6
+
+
+def test_what_is_found_out_is_written_down_now_and_then(cohort, tmp_path, monkeypatch):
+    written, write = [], fitness.write_json
+    monkeypatch.setattr(
+        fitness, "write_json", lambda file, found: written.append(len(found)) or write(file, found)
+    )
+    check_fitness(cohort, tmp_path / "a.json", jobs=1)
+    assert written == [6]
+    written.clear()
+    monkeypatch.setattr(fitness, "_SAVE_EVERY_SECONDS", 0)
+    check_fitness(cohort, tmp_path / "b.json", jobs=1)
+    assert written == [1, 2, 3, 4, 5, 6]
+    written.clear()
+    check_fitness(cohort, tmp_path / "c.json", remember=False)
+    assert written == []
 
 
 def test_what_was_remembered_before_there_were_warnings_is_looked_at_again(cohort, tmp_path):
@@ -113,7 +154,12 @@ def test_the_others_are_read_even_without_a_manifest(cohort):
 
 def pipeline(cohort, work, lines, *, skip_bad):
     return Pipeline(
-        cohort, work, tiny_cohort.recipe(), device="cpu", report=lines.append, skip_bad=skip_bad
+        cohort,
+        work,
+        tiny_cohort.recipe(),
+        device=torch.device("cpu"),
+        report=lines.append,
+        skip_bad=skip_bad,
     )
 
 
@@ -152,7 +198,8 @@ def test_labels_of_another_method_leave_no_path_in_the_provenance(cohort, tmp_pa
     for name in ("unlabelled", "partial"):
         shutil.copy(given / "full_a.nii.gz", given / f"{name}.nii.gz")
     made = Pipeline(
-        cohort, tmp_path / "work", tiny_cohort.recipe(organ_labels=str(given)), device="cpu",
+        cohort, tmp_path / "work", tiny_cohort.recipe(organ_labels=str(given)),
+        device=torch.device("cpu"),
         report=print,
     )  # fmt: skip
     text = json.dumps(made._provenance())
@@ -164,7 +211,7 @@ def test_a_teacher_starts_from_a_bundle_with_an_organ_network(cohort, tmp_path, 
     from cfseg.bundle.manifest import digest
 
     made = Pipeline(
-        cohort, tmp_path / "work", tiny_cohort.recipe(), device="cpu", report=print,
+        cohort, tmp_path / "work", tiny_cohort.recipe(), device=torch.device("cpu"), report=print,
         init=tiny_bundle,
     )  # fmt: skip
     assert {item.key: item.init for item in made.curriculum.learners} == dict.fromkeys(

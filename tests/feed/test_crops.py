@@ -113,7 +113,7 @@ def test_a_patch_lies_within_a_case_that_is_large_enough(cases) -> None:
 
 def test_labels_are_met_as_often_as_the_recipe_says(cases) -> None:
     size = (4, 4, 4)
-    held = ResidentCase(cases[0], CPU)
+    held = ResidentCase.of(cases[0], CPU)
 
     def shares(oversample: float, focus: float) -> Counter[int]:
         return middles(drawn(Cohort([held], sampling(oversample, focus, size), AIR), 250, size))
@@ -130,7 +130,7 @@ def test_labels_are_met_as_often_as_the_recipe_says(cases) -> None:
 def test_a_patch_is_centered_on_what_is_annotated_where_not_all_is(tmp_path) -> None:
     case = stored(tmp_path, "a", SHAPES[0], ignored=True)
     size = (4, 4, 4)
-    for held in (case, ResidentCase(case, CPU)):
+    for held in (case, ResidentCase.of(case, CPU)):
         assert set(middles(drawn(Cohort([held], sampling(0.2, patch=size), AIR), 60, size))) == {
             0, 1, 14,
         }  # fmt: skip

@@ -221,7 +221,7 @@ def test_stages_that_differ_do_not(tmp_path, values) -> None:
 def test_only_what_no_stage_needs_is_removed(tmp_path) -> None:
     kept = Cases("a").write(tmp_path)
     gone = Cases("b").write(tmp_path)[0]
-    freed = prune(tmp_path / "data", kept)
+    freed = prune(tmp_path / "data", {kept[0].hu.file, kept[0].labels.file})
     assert freed == gone.hu.bytes + gone.labels.bytes
     assert not gone.hu.file.exists()
     kept[0].hu.verify()

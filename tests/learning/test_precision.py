@@ -5,7 +5,7 @@ import torch
 
 from cfseg.errors import UsageError
 from cfseg.learning import precision
-from cfseg.learning.precision import cpu_precision, has_bf16_instructions, in_bf16
+from cfseg.learning.precision import cpu_precision, has_bf16_instructions
 from cfseg.recipes.recipe import load
 
 
@@ -53,9 +53,3 @@ def test_this_cpu_has_an_answer():
 @pytest.mark.parametrize("name", ["demo", "tiny", "paper-small"])
 def test_small_recipes_take_what_the_cpu_has(name):
     assert load(name).training.cpu_precision == "auto"
-
-
-def test_logits_of_bf16_are_fp32():
-    network = torch.nn.Linear(2, 2)
-    in_bf16(network)
-    assert network(torch.ones(1, 2)).dtype == torch.float32

@@ -193,7 +193,7 @@ def test_a_model_cannot_start_from_one_that_is_trained_later(stage, start):
 
 SCALED = {"patch", "features", "strides", "spacing_mm", "epochs"}
 SCALED_SHARED = {
-    "iterations_per_epoch", "validation_iterations_per_epoch", "lr_halve_epochs",
+    "iterations_per_epoch", "validation_cases", "lr_halve_epochs",
     "keep_every_epochs", "cpu_precision",
 }  # fmt: skip
 

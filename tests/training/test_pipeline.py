@@ -7,10 +7,10 @@ import shutil
 
 import numpy as np
 import pytest
-import tiny_cohort
 from cfseg.training.finetune import start_of
 from cfseg.training.workspace import StageFolder
 
+import tiny_cohort
 from cfseg.errors import UsageError
 from cfseg.io import read_scan
 from cfseg.labels import ORGAN_IDS

@@ -11,14 +11,17 @@ from reading_networks import PLACES, SHAPE, Reader, reader, write_reading_case
 from cfseg.errors import InputError, ModelError, UsageError
 from cfseg.geometry import Box, Geometry
 from cfseg.inference.predictor import Stage
+from cfseg.learning import checkpoints
 from cfseg.recipes.recipe import Cascade
 from cfseg.training.candidates import Candidate, candidates_of, role_of
 from cfseg.training.packed_memory import PackedMemory
 from cfseg.training.selection import dsc_of, select
+from cfseg.training.trained import write_plan
 from cfseg.volume import LabelMap
 
 CASCADE = Cascade.model_validate({"region": {"min_organs_ml": 0}})
 ALL_BLIND = tuple(range(1, 14))
+PLAN = reader("coarse", "coarse").plan
 
 
 class Shelf:
@@ -35,7 +38,7 @@ class Shelf:
             self.loaded[digest] = reader(role_of(network), network, blind)
             return self.loaded[digest]
 
-        return Candidate(f"kept/checkpoint_epoch_{epoch:04d}.pth", epoch, digest, load)
+        return Candidate(f"kept_{epoch:08d}", epoch, digest, load)
 
     def passes(self, digest: str) -> int:
         network = self.loaded[digest].network
@@ -191,27 +194,36 @@ def test_a_packed_memory_gives_back_what_went_in() -> None:
     assert len(memory) == 0
 
 
+def write_weights(folder: Path, kind: str, epoch: int, score: float | None = None) -> None:
+    """Write weights as a training keeps them, or its last ones."""
+    values = {"epoch": epoch, "score": score}
+    if kind == "final":
+        history = [{"epoch": n + 1, "loss": 1.0, "lr": 0.1, "score": None} for n in range(epoch)]
+        values = {"state": {"history": history}}
+    write_plan(folder, PLAN)
+    checkpoints.write(folder, kind, 10 * epoch, {"w": torch.tensor([float(epoch)])}, values)
+
+
 def test_candidates_are_the_kept_weights_best_first(tmp_path: Path) -> None:
-    kept = tmp_path / "fold_0" / "kept"
-    kept.mkdir(parents=True)
-    entries = []
-    for epoch, score in ((50, 0.5), (100, 0.8), (150, 0.7)):
-        (kept / f"checkpoint_epoch_{epoch:04d}.pth").write_bytes(bytes([epoch]))
-        name = f"checkpoint_epoch_{epoch:04d}.pth"
-        entries.append({"file": name, "epoch": epoch, "score": score})
-    (kept / "kept.json").write_text(json.dumps(entries))
+    for epoch, score in ((50, 0.5), (100, 0.8), (150, 0.7), (200, None)):
+        write_weights(tmp_path, "kept", epoch, score)
+    write_weights(tmp_path, "final", 250)
     found = candidates_of(tmp_path, "tumor_1", torch.device("cpu"))
-    assert [candidate.epoch for candidate in found] == [100, 150, 50]
-    assert found[0].checkpoint == "kept/checkpoint_epoch_0100.pth"
-    assert len({candidate.digest for candidate in found}) == 3
+    assert [candidate.epoch for candidate in found] == [100, 150, 50, 200]
+    assert found[0].checkpoint == "kept_00001000"
+    assert len({candidate.digest for candidate in found}) == 4
 
 
 def test_where_none_was_kept_there_is_one_candidate(tmp_path: Path) -> None:
-    (tmp_path / "fold_0").mkdir()
-    with pytest.raises(ModelError, match="no checkpoint_best"):
+    with pytest.raises(ModelError, match="not trained to its end"):
+        candidates_of(tmp_path, "coarse", torch.device("cpu"), fallback="best")
+    write_weights(tmp_path, "final", 7)
+    (found,) = candidates_of(tmp_path, "coarse", torch.device("cpu"), fallback="best")
+    assert (found.checkpoint, found.epoch) == ("final_00000070", 7)
+
+
+def test_damaged_weights_are_named(tmp_path: Path) -> None:
+    write_weights(tmp_path, "kept", 5, 0.5)
+    (tmp_path / "kept_00000050.safetensors").write_bytes(b"torn")
+    with pytest.raises(ModelError, match=r"kept_00000050\.safetensors: damaged"):
         candidates_of(tmp_path, "coarse", torch.device("cpu"))
-    torch.save({"current_epoch": 7}, tmp_path / "fold_0" / "checkpoint_final.pth")
-    (found,) = candidates_of(
-        tmp_path, "coarse", torch.device("cpu"), fallback="checkpoint_final.pth"
-    )
-    assert (found.checkpoint, found.epoch) == ("checkpoint_final.pth", 7)

@@ -1,37 +1,98 @@
-"""What decides a step: a key that came later leaves what was trained before it as it is."""
+"""What decides a step: each key of a recipe has its place, and a new one cannot be forgotten."""
 
 import pytest
 
+import tiny_cohort
+from cfseg.dataset.cases import read_cases
+from cfseg.plan import ROLES
 from cfseg.recipes.recipe import load
-from cfseg.training.inputs import NEW_STAGE_KEYS, stage_inputs
+from cfseg.recipes.training import StageTraining, Teacher, Training
+from cfseg.training.inputs import CHAIN_KEYS, DATA_KEYS, LATER_KEYS, PLAN_KEYS, stage_inputs
+
+LOOP_KEYS = {
+    "optimizer", "initial_lr", "momentum", "weight_decay", "lr_schedule", "lr_halve_epochs",
+    "warmup_epochs", "batch_dice", "hard_voxels", "batch_size", "iterations_per_epoch",
+    "validation_cases", "mirror", "elastic_probability", "rare_label_exponent",
+    "oversample_foreground", "cpu_precision", "keep_every_epochs",
+}  # fmt: skip
+"""Of what the stages share, that which decides how a network learns from its data, and for how
+long."""
+STAGE_LOOP_KEYS = {
+    "epochs", "tumor_focus", "batch_dice", "oversample_foreground", "tumor_dice_weight",
+    "rare_label_exponent", "hard_voxels",
+}  # fmt: skip
+"""The same of what is a stage's own."""
+TRAINING = load("paper").training
+TABLES = {*ROLES, "teacher"}
 
 
-def names(value):
-    for key, inner in value.items():
-        yield key
-        if isinstance(inner, dict):
-            yield from names(inner)
+def other(value):
+    if isinstance(value, tuple):
+        return (*value[:-1], other(value[-1]))
+    return "another" if value is None or isinstance(value, str) else value + 1
 
 
-@pytest.mark.parametrize("recipe", ["paper", "paper-small"])
-def test_new_keys_count_only_where_they_differ(recipe):
-    training = load(recipe).training
-    before = stage_inputs(training, training.tumor, [])
-    new = {*NEW_STAGE_KEYS, "tumor_cases"} - {"batch_dice"}
-    assert not {*names(before)} & new
-    assert "batch_dice" not in before["network"]["stage"]
-    assert {"rare_label_exponent", "tumor_focus", "epochs"} <= {*names(before)}
-    for update in ({"tumor_dice_weight": 2.0}, {"hard_voxels": 0.5}):
-        stage = training.tumor.model_copy(update=update)
-        after = stage_inputs(training, stage, [])
-        assert after["data"] == before["data"]
-        assert after["network"]["stage"] == before["network"]["stage"] | update
-    shared = training.model_copy(update={"hard_voxels": 0.5})
-    assert stage_inputs(shared, training.tumor, [])["network"]["shared"]["hard_voxels"] == 0.5
+def inputs(shared=(), own=()):
+    """Return data and network of the teacher, which has all keys, with some changed."""
+    stage = TRAINING.teacher
+    stage = stage.model_copy(update={k: other(getattr(stage, k)) for k in own})
+    changed = {k: other(getattr(TRAINING, k)) for k in shared}
+    found = stage_inputs(TRAINING.model_copy(update=changed), stage, [])
+    return found["data"], found["network"]
 
 
-def test_a_stage_with_a_batch_dice_of_its_own_is_other_data():
-    training = load("paper-small").training
-    own = stage_inputs(training, training.tumor.model_copy(update={"batch_dice": True}), [])
-    assert own["data"]["batch_dice"] is True
-    assert stage_inputs(training, training.tumor, [])["data"]["batch_dice"] is False
+def test_every_key_of_a_recipe_has_one_place():
+    shared = [*DATA_KEYS, *LATER_KEYS, *LOOP_KEYS, *TABLES]
+    assert sorted(shared) == sorted(Training.model_fields)
+    own = [*PLAN_KEYS, *CHAIN_KEYS, *STAGE_LOOP_KEYS]
+    assert sorted(own) == sorted({*StageTraining.model_fields, *Teacher.model_fields})
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # see other()
+
+
+@pytest.mark.parametrize("key", DATA_KEYS)
+def test_what_decides_the_data_decides_the_network(key):
+    before, after = inputs(), inputs(shared=[key])
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+
+
+@pytest.mark.parametrize("key", PLAN_KEYS)
+def test_what_decides_the_plan_decides_data_and_network(key):
+    before, after = inputs(), inputs(own=[key])
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+
+
+@pytest.mark.parametrize("key", sorted(LOOP_KEYS))
+def test_how_networks_learn_leaves_their_data_as_they_are(key):
+    before, after = inputs(), inputs(shared=[key])
+    assert before[0] == after[0]
+    assert before[1] != after[1]
+
+
+@pytest.mark.parametrize("key", [*sorted(STAGE_LOOP_KEYS), "initial_lr"])
+def test_how_a_stage_learns_leaves_its_data_as_they_are(key):
+    before, after = inputs(), inputs(own=[key])
+    assert before[0] == after[0]
+    assert before[1] != after[1]
+
+
+def test_what_comes_later_leaves_a_network_as_it_is():
+    assert inputs(shared=LATER_KEYS) == inputs()
+    assert inputs(own=set(CHAIN_KEYS) - {"initial_lr"}) == inputs()
+
+
+def test_a_rate_of_a_stages_own_that_is_the_shared_one_changes_nothing():
+    stage = TRAINING.organ.model_copy(update={"initial_lr": TRAINING.initial_lr})
+    assert stage_inputs(TRAINING, stage, []) == stage_inputs(TRAINING, TRAINING.organ, [])
+
+
+def test_cases_and_their_labels_decide_the_data(tmp_path):
+    cases = read_cases(tiny_cohort.write(tmp_path))
+    some = stage_inputs(TRAINING, TRAINING.organ, cases[:3])
+    assert some != stage_inputs(TRAINING, TRAINING.organ, cases[:4])
+    labelled = stage_inputs(TRAINING, TRAINING.organ, cases[:3], {"teacher": "x"})
+    assert labelled["data"] != some["data"]
+    assert labelled["network"] != some["network"]

@@ -1,13 +1,14 @@
 import json
+import signal
 import subprocess
 import sys
 import time
-from threading import Event, Thread
+from functools import partial
 
 import pytest
 
 from cfseg.errors import UsageError
-from cfseg.training.steps import Step, changed, is_done, run_steps, shared
+from cfseg.training.steps import Step, alone_in, changed, is_done, nothing, run_steps
 
 
 class Chain:
@@ -116,108 +117,64 @@ def test_nothing_is_done_at_the_start(tmp_path):
     assert not is_done(tmp_path, Step("name", "about", inputs, lambda: None, lambda: None))
 
 
-def test_another_task_is_kept_out_of_a_workspace(tmp_path):
+def test_another_run_is_kept_out_of_a_workspace(tmp_path):
     pytest.importorskip("fcntl")
-    with shared(tmp_path, {"recipe": 1}):
-        with shared(tmp_path, {"recipe": 1}):
-            pass
-        with (
-            pytest.raises(UsageError, match="another cfseg train"),
-            shared(tmp_path, {"recipe": 2}),
-        ):
-            pass
-    with shared(tmp_path, {"recipe": 2}):
+    with (
+        alone_in(tmp_path / "w"),
+        pytest.raises(UsageError, match=r"w: another cfseg train works in this folder"),
+        alone_in(tmp_path / "w"),
+    ):
+        pass
+    with alone_in(tmp_path / "w"):
         pass
 
 
-class Team:
-    """Two processes, as two threads, at a chain: ``slow`` and ``other`` may go side by side."""
-
-    def __init__(self, folder):
-        self.folder, self.events, self.lines = folder, [], []
-        self.slow_runs, self.slow_may_end = Event(), Event()
-
-    def steps(self, who):
-        def slow():
-            self.slow_runs.set()
-            assert self.slow_may_end.wait(20)
-            self.events.append((who, "slow"))
-
-        def note(name):
-            return lambda: self.events.append((who, name))
-
-        nothing = lambda: None  # noqa: E731
-        return [
-            Step("slow", "slow", dict, slow, nothing),
-            Step("other", "other", dict, note("other"), nothing),
-            Step("last", "last", dict, note("last"), nothing, needs=("slow", "other")),
-        ]
-
-    def run(self, who):
-        run_steps(self.folder, self.steps(who), self.lines.append)
-
-
-def test_a_second_process_takes_what_waits_for_nothing_and_no_step_is_done_twice(
-    tmp_path, monkeypatch
-):
-    pytest.importorskip("fcntl")
-    monkeypatch.setattr("cfseg.training.steps.WAIT_SECONDS", 0.01)
-    team = Team(tmp_path)
-    first = Thread(target=team.run, args=("first",))
-    first.start()
-    assert team.slow_runs.wait(20)
-    second = Thread(target=team.run, args=("second",))
-    second.start()
-    while "waiting for another process that works in this folder" not in team.lines:
-        time.sleep(0.01)
-    assert team.events == [("second", "other")]
-    team.slow_may_end.set()
-    first.join()
-    second.join()
-    assert team.events[:2] == [("second", "other"), ("first", "slow")]
-    assert [name for _, name in team.events] == ["other", "slow", "last"]
-
-
-def test_a_process_that_died_holds_no_step(tmp_path):
+def test_a_run_that_died_holds_no_workspace(tmp_path):
     pytest.importorskip("fcntl")
     code = """
-import sys, time
+import os, signal, sys
 from pathlib import Path
-from cfseg.training.steps import Step, run_steps
-def run():
-    print("at it", flush=True)
-    time.sleep(60)
-run_steps(Path(sys.argv[1]), [Step("a", "a", dict, run, lambda: None)], lambda line: None)
+from cfseg.training.steps import alone_in
+with alone_in(Path(sys.argv[1])):
+    os.kill(os.getpid(), signal.SIGKILL)
 """
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "at it\n"
-        process.kill()
-    done = []
-    run_steps(
-        tmp_path, [Step("a", "a", dict, lambda: done.append(1), lambda: None)], lambda line: None
-    )
-    assert done == [1]
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    with alone_in(tmp_path):
+        pass
 
 
-def test_a_second_process_takes_first_what_most_steps_wait_for(tmp_path, monkeypatch):
-    pytest.importorskip("fcntl")
-    monkeypatch.setattr("cfseg.training.steps.WAIT_SECONDS", 0.01)
-    events, held, may_end = [], Event(), Event()
+def test_a_step_whose_outcome_is_gone_goes_on(tmp_path):
+    events, is_there = [], []
 
-    def hold():
-        held.set()
-        assert may_end.wait(20)
+    def run():
+        events.append("run")
+        is_there.append(True)
 
-    def run(name):
-        return lambda: events.append(name) if name != "end" else may_end.set()
+    def step():
+        clear = lambda: events.append("clear")  # noqa: E731
+        return Step("a", "a", dict, run, clear, is_whole=lambda: bool(is_there))
 
-    needs = {"short": (), "long": (), "longer": ("long",), "end": ("short", "longer")}
-    chain = [Step(n, n, dict, run(n), lambda: None, needs=waits) for n, waits in needs.items()]
-    chain.insert(0, Step("held", "held", dict, hold, lambda: None))
-    first = Thread(target=run_steps, args=(tmp_path, chain, lambda line: None))
-    first.start()
-    assert held.wait(20)
-    run_steps(tmp_path, chain, lambda line: None)
-    first.join()
-    assert events == ["long", "short", "longer"]
+    for _ in range(2):
+        run_steps(tmp_path, [step()], lambda line: None)
+    assert events == ["clear", "run"]
+    is_there.clear()
+    assert not is_done(tmp_path, step())
+    run_steps(tmp_path, [step()], lambda line: None)
+    assert events == ["clear", "run", "run"]
+
+
+def test_others_of_a_group_join_the_joint_steps_alone_and_write_nothing(tmp_path, monkeypatch):
+    done_before = iter([True, False, None, None, False, None, None])
+    monkeypatch.setattr("cfseg.training.steps.is_first", lambda: False)
+    monkeypatch.setattr("cfseg.training.steps.as_first", lambda value: next(done_before))
+    ran, lines = [], []
+    steps = [
+        Step(name, name, dict, partial(ran.append, name), nothing, is_joint=is_joint)
+        for name, is_joint in (("old", True), ("data", False), ("network", True))
+    ]
+    run_steps(tmp_path, steps, lines.append)
+    assert ran == ["network"]
+    assert next(done_before, "nothing is left to hear") == "nothing is left to hear"
+    assert lines == ["[1/3] old: done before"]
+    assert not list(tmp_path.iterdir())

@@ -6,12 +6,11 @@ import time
 import nibabel as nib
 import numpy as np
 import pytest
-import tiny_cohort
-from cfseg.training.learners import Curriculum
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import tiny_cohort
 from cfseg.dataset.cases import read_cases
 from cfseg.dataset.digests import Digests
 from cfseg.errors import InputError, UsageError
@@ -19,6 +18,7 @@ from cfseg.geometry import Geometry
 from cfseg.io import read_scan
 from cfseg.labels import ORGAN_IDS
 from cfseg.recipes.recipe import load
+from cfseg.training.curriculum import Curriculum
 from cfseg.training.pipeline import Pipeline
 from cfseg.training.teacher import change, worst
 
@@ -48,12 +48,12 @@ def test_the_rounds_follow_each_other(tmp_path):
     dataset = tiny_cohort.write(tmp_path / "cohort")
     training = tiny_cohort.recipe().training
     curriculum = Curriculum(read_cases(dataset), tmp_path / "w", training, Digests())
-    first, second = (c for c in curriculum.learners if c.folder.round)
-    assert (first.folder.name, second.folder.name) == ("Dataset004_Teacher1", "Dataset005_Teacher2")
-    assert first.folder.role == second.folder.role == "organ"
+    first, second = (learner for learner in curriculum.learners if learner.is_teacher)
+    assert (first.networks, second.networks) == (("teacher_1",), ("teacher_2",))
+    assert first.role == second.role == "organ"
     assert [c.name for c in first.cases] == ["full_a", "full_b", "tumor_a"]
     assert first.labels.name == "pseudo_labels"
-    assert second.labels.teacher is first
+    assert second.labels.labeller is first
     assert len(second.cases) == len(curriculum.organ.cases) == 6
     assert curriculum.tumor.labels is first.labels
 

@@ -141,7 +141,8 @@ def _train(asked: _Asked, device: "torch.device") -> None:
     from cfseg.learning.group import is_first
     from cfseg.training.pipeline import Pipeline
 
-    log = _Log(None if asked.dry_run else asked.out / "train.log", silent=not is_first())
+    writes = not (asked.dry_run or asked.benchmark)
+    log = _Log(asked.out / "train.log" if writes else None, silent=not is_first())
     pipeline = Pipeline(
         asked.dataset, asked.out, asked.recipe,
         device=device, report=log,
@@ -150,13 +151,15 @@ def _train(asked: _Asked, device: "torch.device") -> None:
         init=asked.init, coarse=asked.coarse, selection_set=asked.selection_set,
         progress=log.progress, jobs=asked.jobs, skip_bad=asked.skip_bad,
     )  # fmt: skip
+    lines: list[str] = []
     if asked.dry_run:
         with log:
             pipeline.check(remember=False)
         lines = pipeline.plan(asked.role)
     elif asked.benchmark:
-        with log:
-            lines = pipeline.benchmark(asked.role)
+        for line in pipeline.benchmark(asked.role):  # which takes all processes of a group
+            if is_first():
+                Console().say(line)
     else:
         with log:
             pipeline.run(asked.role)

@@ -70,9 +70,15 @@ def facts(cases: Sequence[Case], digests: Digests | None = None) -> list[list[An
         [
             case.name,
             sorted(case.annotated),
-            case.image.stat().st_size if case.image.is_file() else 0,  # a folder of DICOM files
+            _size(case.image),
             digests.of(case.label),
             *([] if case.label_map is None else [sorted(case.label_map.items())]),
         ]
         for case in cases
     ]
+
+
+def _size(scan: Path) -> int:
+    """Return the bytes of a scan's file, or of all files of a DICOM series in a folder."""
+    files = [scan] if scan.is_file() else filter(Path.is_file, scan.rglob("*"))
+    return sum(file.stat().st_size for file in files)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -17,7 +18,8 @@ from cfseg.geometry import Triple, TripleMm
 from cfseg.io import write_json
 
 _NAMED = 10
-_SAVE_EVERY = 50
+_SAVE_EVERY_SECONDS = 30.0
+"""A stop loses no more; after each case it would take longer than looking at cases does."""
 _CHECKS = 3
 """Counts up when cases are looked at for more: what was found before then no longer serves."""
 Grid = tuple[Triple, TripleMm]
@@ -109,10 +111,13 @@ def check_fitness(
             found[entry.name] = record
         else:
             left.append(entry)
+    saved_at = monotonic()
     for number, (entry, record) in enumerate(zip(left, each(_look, left, jobs), strict=True), 1):
         found[entry.name] = record
-        if remember and (number % _SAVE_EVERY == 0 or number == len(left)):
+        is_late = monotonic() - saved_at > _SAVE_EVERY_SECONDS
+        if remember and (is_late or number == len(left)):
             write_json(memory, found)
+            saved_at = monotonic()
         if on_case is not None:
             on_case(len(entries) - len(left) + number, len(entries))
     return _sorted(cohort, found)
@@ -185,7 +190,10 @@ def _stamp(entry: Entry) -> list[Any]:
             info = None if path is None else path.stat()
         except OSError:
             info = None
-        stamp += [str(path), *((info.st_size, info.st_mtime_ns) if info else (0, 0))]
+        stamp += [
+            str(path and path.absolute()),
+            *((info.st_size, info.st_mtime_ns) if info else (0, 0)),
+        ]
     return stamp
 
 

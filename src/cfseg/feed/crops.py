@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,9 @@ import torch
 from cfseg.dataset.cases import each
 from cfseg.feed.chunked import spans
 from cfseg.feed.randomness import PLACE, SOURCE, generator
-from cfseg.feed.store import ANNOTATED, IGNORE, StoredCase
+from cfseg.feed.store import ANNOTATED, StoredCase
 from cfseg.geometry import Triple
-from cfseg.labels import LABELS, TUMOR
+from cfseg.labels import IGNORE, LABELS, TUMOR
 
 CPU = torch.device("cpu")
 
@@ -87,21 +87,41 @@ class ResidentCase:
         voxels: how many voxels each label has.
 
     Args:
-        case: in a store.
-        device: that has room for it.
-
-    Raises:
-        InputError: ``E_CORRUPT``.
+        name: of the case.
+        hu: (Z, Y, X) int16.
+        labels: (Z, Y, X) uint8.
+        voxels: how many voxels each label has.
+        places: where some voxels of each label are in the flat array.
     """
 
-    def __init__(self, case: StoredCase, device: torch.device) -> None:
-        self.name, self.voxels = case.name, case.voxels
+    def __init__(
+        self,
+        name: str,
+        hu: torch.Tensor,
+        labels: torch.Tensor,
+        voxels: Mapping[int, int],
+        places: Mapping[int, npt.NDArray[np.int32]],
+    ) -> None:
+        self.name, self.voxels = name, voxels
+        self._hu, self._labels, self._places = hu, labels, places
+
+    @classmethod
+    def of(cls, case: StoredCase, device: torch.device) -> Self:
+        """Read a stored case.
+
+        Args:
+            case: in a store.
+            device: that has room for it.
+
+        Raises:
+            InputError: ``E_CORRUPT``.
+        """
         hu = torch.empty(case.shape, dtype=torch.int16)
         labels = torch.empty(case.shape, dtype=torch.uint8)
         case.read((0, 0, 0), hu, labels)
-        self._hu, self._labels = hu.to(device), labels.to(device)
         extra = {ANNOTATED} if IGNORE in case.voxels else set()
-        self._locations = {i: case.locations(i) for i in (*present(case), *extra)}
+        places = {i: case.locations(i) for i in (*present(case), *extra)}
+        return cls(case.name, hu.to(device), labels.to(device), case.voxels, places)
 
     @property
     def shape(self) -> Triple:
@@ -111,7 +131,7 @@ class ResidentCase:
 
     def locations(self, label: int) -> npt.NDArray[np.int32]:
         """Return where some voxels of a label are in the flat array; see :class:`StoredCase`."""
-        return self._locations[label]
+        return self._places[label]
 
     def read(self, start: Triple, hu: torch.Tensor, labels: torch.Tensor) -> None:
         """Fill tensors of the device; as :meth:`StoredCase.read`."""
@@ -277,7 +297,7 @@ def cohort(
     """
     if sum(case.held_bytes for case in cases) > budget_mb * 1e6:
         return Cohort(cases, sampling, air)
-    held = list(each(partial(ResidentCase, device=device), cases))
+    held = list(each(partial(ResidentCase.of, device=device), cases))
     return Cohort(held, sampling, air, device)
 
 

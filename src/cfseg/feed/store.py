@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,14 +25,12 @@ from cfseg.feed.chunked import Chunked, remove
 from cfseg.feed.planning import Facts
 from cfseg.geometry import Box, Geometry, Triple
 from cfseg.io import write_json
-from cfseg.labels import LABELS
+from cfseg.labels import IGNORE, LABELS
 from cfseg.plan import StagePlan
 from cfseg.preprocessing.labels import prepare_labels
 from cfseg.preprocessing.prepare import network_shape, prepare
 from cfseg.volume import LabelMap, Volume
 
-IGNORE = 255
-"""What a voxel that nobody annotated has in a stored case, whatever labels there are."""
 ANNOTATED = 0
 """Under this label a case that has such voxels knows where some of the others are."""
 LOCATIONS = 1000
@@ -270,23 +268,20 @@ class Store:
         if Chunked.find(hu_file) is None:  # another stage may have stored the scan
             Chunked.write(hu_file, stored_hu(volume.crop(box), self._plan))
         ids = stored_labels(labels.crop(box), self._plan)
-        counts = voxel_counts(ids)
-        voxels = {int(label): int(counts[label]) for label in np.flatnonzero(counts)}
-        Chunked.write(labels_file, ids, voxels, _places(ids, voxels))
+        Chunked.write(labels_file, ids, *counted(ids))
 
 
-def prune(root: Path, keep: Iterable[StoredCase]) -> int:
+def prune(root: Path, keep: Collection[Path]) -> int:
     """Remove stored files that no stage needs any more, and return how many bytes they had.
 
     Args:
         root: of all stores.
-        keep: the cases of all stages.
+        keep: the arrays that all stages need.
 
     Raises:
         ResourceError: ``E_DISK``, a file may not be removed.
     """
-    kept = {part.file for case in keep for part in (case.hu, case.labels)}
-    return sum(remove(file) for file in root.glob("*/*.b2nd") if file not in kept)
+    return sum(remove(file) for file in root.glob("*/*.b2nd") if file not in keep)
 
 
 def stored_hu(volume: Volume, plan: StagePlan) -> npt.NDArray[np.int16]:
@@ -320,15 +315,20 @@ def stored_labels(labels: LabelMap, plan: StagePlan) -> npt.NDArray[np.uint8]:
     return np.where(ids == READ_AS_IGNORED, np.uint8(IGNORE), ids)
 
 
-def _places(
-    ids: npt.NDArray[np.uint8], voxels: Mapping[int, int]
-) -> dict[int, npt.NDArray[np.int32]]:
-    """Return where some voxels of each label are, drawn alike from all."""
-    flat = ids.ravel()
+def counted(
+    ids: npt.NDArray[np.uint8],
+) -> tuple[dict[int, int], dict[int, npt.NDArray[np.int32]]]:
+    """Return how many voxels each label has, and where some of them are, drawn alike from all.
+
+    Args:
+        ids: (Z, Y, X), of :func:`stored_labels`.
+    """
+    counts, flat = voxel_counts(ids), ids.ravel()
+    voxels = {int(label): int(counts[label]) for label in np.flatnonzero(counts)}
     places = {label.id: _some(flat == label.id, label.id) for label in LABELS if label.id in voxels}
     if IGNORE in voxels:
         places[ANNOTATED] = _some(flat != IGNORE, ANNOTATED)
-    return places
+    return voxels, places
 
 
 def _some(mask: npt.NDArray[np.bool_], seed: int) -> npt.NDArray[np.int32]:

@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import nn
 
-from cfseg.feed.store import IGNORE
-from cfseg.labels import TUMOR
+from cfseg.labels import IGNORE, TUMOR
 from cfseg.learning.group import processes, sum_of_all
 
 SMOOTH = 1e-5

@@ -76,8 +76,9 @@ class StageTraining(Frozen):
 class Teacher(StageTraining):
     """The network that labels organs for the organ model, round by round (FLARE22's winner).
 
-    Round 1 learns from the cases with all organs; each later round learns from all cases, with
-    the labels of the round before. The label maps that change most in the last round are left out.
+    Round 1 learns from the cases with all organs (without any, from all cases); each later round
+    learns from all cases, with the labels of the round before. The label maps that change most in
+    the last round are left out.
 
     Attributes:
         rounds: how often it is trained and labels all cases.
@@ -129,7 +130,8 @@ class Training(Learning):
         elastic_probability: of an elastic deformation as augmentation.
         rare_label_exponent: the cross-entropy weighs a label by the inverse of its share of the
             voxels, to this power; 0 is nnU-Net's, all labels alike.
-        oversample_foreground: share of windows centred on a labelled voxel.
+        oversample_foreground: share of windows centered on a labelled voxel.
+        phantom_share: share of the windows that are of phantoms, which are made meanwhile.
         cpu_precision: of the network's arithmetic on a CPU; ``bf16`` is nearly twice as fast where
             the CPU has instructions for it and is refused where it has none, ``auto`` takes it
             where it has them, else ``fp32``. Weights and losses stay fp32. On a GPU it is fp16
@@ -167,6 +169,7 @@ class Training(Learning):
     elastic_probability: Annotated[float, Field(ge=0, le=1)] = 0.2
     rare_label_exponent: Annotated[float, Field(ge=0, le=1)] = 0.0
     oversample_foreground: Annotated[float, Field(ge=0, le=1)] = 0.33
+    phantom_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     cpu_precision: Precision = "fp32"
     save_every_epochs: Count = 1
     save_every_minutes: Annotated[float, Field(gt=0)] = 10.0

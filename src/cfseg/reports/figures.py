@@ -9,11 +9,12 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Patch
 
 from cfseg.geometry import Box, Triple, TripleMm
 from cfseg.io import replacing
-from cfseg.labels import LABELS, Label
+from cfseg.labels import IGNORE, LABELS, Label
 from cfseg.reports.places import viewpoint
 from cfseg.tables import shown
 from cfseg.volume import LabelMap, Volume
@@ -23,6 +24,7 @@ OPACITY = 0.35
 DPI = 110
 _PANEL_INCHES = 4.2
 BACKGROUND = "#101418"
+_IGNORED_COLOR, _STRIPE_PIXELS = (0.85, 0.85, 0.85), 6
 
 Plane = Literal["axial", "coronal", "sagittal"]
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
@@ -111,8 +113,8 @@ def draw_montage(
     place = place or viewpoint(*rows.values())
     box = box or Box.whole(volume.geometry.shape)
     volume, rows = volume.crop(box), {name: it.crop(box) for name, it in rows.items()}
-    widths_mm = [_extent_mm(volume, _VIEWS[plane])[1] for plane in PLANES]
-    height_mm = max(_extent_mm(volume, _VIEWS[plane])[0] for plane in PLANES)
+    widths_mm = [extent_mm(volume, plane)[1] for plane in PLANES]
+    height_mm = max(extent_mm(volume, plane)[0] for plane in PLANES)
     figure = _figure(len(rows), sum(widths_mm) / height_mm)
     grid = figure.add_gridspec(
         len(rows), len(PLANES), width_ratios=widths_mm, **_margins(figure, bool(title))
@@ -124,7 +126,7 @@ def draw_montage(
         figure.axes[-len(PLANES)].set_ylabel(name, color="white", fontsize=12)
     if title:
         figure.suptitle(
-            shown(title), color="white", fontsize=12, y=1 - 0.15 / figure.get_figheight(),
+            drawable(title), color="white", fontsize=12, y=1 - 0.15 / figure.get_figheight(),
             parse_math=False,
         )  # fmt: skip
     draw_legend(figure, list(rows.values()))
@@ -136,7 +138,7 @@ def overlay(hu: npt.NDArray[np.generic], ids: _Ids) -> _Rgb:
 
     Args:
         hu: (H, W) in HU.
-        ids: (H, W) labels.
+        ids: (H, W) labels, or :data:`IGNORE`.
 
     Returns:
         (H, W, 3) float32, 0..1.
@@ -144,8 +146,15 @@ def overlay(hu: npt.NDArray[np.generic], ids: _Ids) -> _Rgb:
     low = WINDOW_CENTER_HU - WINDOW_WIDTH_HU / 2
     gray = np.clip((hu.astype(np.float32) - low) / WINDOW_WIDTH_HU, 0, 1)
     colors = _color_table()[ids]
-    opacity = np.where(ids > 0, np.where(_outline(ids), 1.0, OPACITY), 0.0)[..., None]
+    opacity = _opacity(ids)[..., None]
     return np.asarray(gray[..., None] * (1 - opacity) + colors * opacity, dtype=np.float32)
+
+
+def _opacity(ids: _Ids) -> _Rgb:
+    """Return how much of each pixel is its label's color, (H, W)."""
+    labelled = np.where(_outline(ids), 1.0, OPACITY)
+    striped = np.where(np.indices(ids.shape).sum(axis=0) % _STRIPE_PIXELS, 0.0, OPACITY)
+    return np.select([ids == 0, ids == IGNORE], [0.0, striped], labelled).astype(np.float32)
 
 
 def _outline(ids: _Ids) -> npt.NDArray[np.bool_]:
@@ -162,6 +171,7 @@ def _color_table() -> _Rgb:
     table = np.zeros((256, 3), dtype=np.float32)
     for label in LABELS:
         table[label.id] = _unit_color(label)
+    table[IGNORE] = _IGNORED_COLOR
     return table
 
 
@@ -180,7 +190,9 @@ def _in_plane_mm(spacing_mm: TripleMm, view: _View) -> tuple[float, float]:
     return row_mm, column_mm
 
 
-def _extent_mm(volume: Volume, view: _View) -> tuple[float, float]:
+def extent_mm(volume: Volume, plane: Plane) -> tuple[float, float]:
+    """Return how high and how wide a volume's slices of a plane are, in mm."""
+    view = _VIEWS[plane]
     row_mm, column_mm = _in_plane_mm(volume.geometry.spacing_mm, view)
     rows, columns = (n for axis, n in enumerate(volume.geometry.shape) if axis != view.axis)
     return rows * row_mm, columns * column_mm
@@ -236,6 +248,15 @@ def _margins(figure: Figure, has_title: bool) -> dict[str, float]:
     }
 
 
+def drawable(text: str) -> str:
+    """Return foreign text for a picture: what is not seen or not in its font, as escapes."""
+    drawn = get_font(findfont(FontProperties())).get_charmap()
+    return "".join(
+        it if ord(it) in drawn else it.encode("ascii", "backslashreplace").decode("ascii")
+        for it in shown(text)
+    )
+
+
 def draw_legend(figure: Figure, label_maps: list[LabelMap]) -> None:
     """Name the labels that any of the maps has, at the foot of a figure."""
     present = set().union(*(np.unique(label_map.ids).tolist() for label_map in label_maps))
@@ -244,6 +265,10 @@ def draw_legend(figure: Figure, label_maps: list[LabelMap]) -> None:
         for label in LABELS
         if label.id in present
     ]
+    if IGNORE in present:
+        handles.append(
+            Patch(fill=False, edgecolor=_IGNORED_COLOR, hatch="////", linewidth=0, label="ignored")
+        )
     if handles:
         figure.legend(
             handles=handles,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cfseg.io import write_json, write_text
 from cfseg.learning import checkpoints
-from cfseg.learning.run import Cost, State
+from cfseg.learning.run import State
 from cfseg.networks.operations import parameters, window_operations
 from cfseg.plan import Frozen
 from cfseg.recipes.training import Training
@@ -157,16 +157,6 @@ def cost_rows(costs: Sequence[NetworkCost], training: Training) -> dict[str, lis
         "Energy, kWh": [f"{c.energy_kwh:.3f}" for c in costs],
         "CO2, g": [f"{c.co2_g:.0f}" for c in costs],
     }
-
-
-def estimated_hours(cost: Cost, steps: int) -> float | None:
-    """Return how long so many steps take; None before any was timed.
-
-    Args:
-        cost: so far.
-        steps: of the whole training.
-    """
-    return steps * cost.seconds / cost.steps / 3600 if cost.steps else None
 
 
 def _markdown(machine: Mapping[str, str], costs: Sequence[NetworkCost], training: Training) -> str:

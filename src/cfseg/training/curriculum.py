@@ -15,6 +15,7 @@ import torch
 
 from cfseg.dataset.cases import Case, read_labels
 from cfseg.dataset.digests import Digests
+from cfseg.dataset.label_names import IGNORE
 from cfseg.errors import UsageError
 from cfseg.geometry import Geometry
 from cfseg.labelling.pseudo_labels import Teacher, label, pseudo_file, read_pseudo_label
@@ -246,7 +247,8 @@ class Curriculum:
             truth = np.zeros_like(pseudo)
             if case.label is not None:
                 truth = read_labels(case, keep_ignored=True).ids
-            return completed(case, truth, pseudo, "organ")
+            target = completed(case, truth, pseudo, "organ")
+            return np.where(target == IGNORE, np.uint8(0), target)
 
         write_changes(
             self.work / "teacher" / FILE,
@@ -271,11 +273,14 @@ class Curriculum:
         return found
 
     def _refuse_start_from_coarse(self) -> None:
-        for role in ("tumor", "organ"):
-            if self.init is None and getattr(self.training, role).start == "coarse":
+        trained = {"tumor": self.init is None, "organ": self.init is None}
+        if self.training.organ_labels == "teacher":
+            trained["teacher"] = self.init is None or not self.init_has_organ
+        for name, is_free in trained.items():
+            if is_free and getattr(self.training, name).start == "coarse":
                 raise UsageError(
-                    f"training.{role}.start = coarse, but with --coarse no coarse model is trained;"
-                    f" set training.{role}.start=random, or give --init BUNDLE too"
+                    f"training.{name}.start = coarse, but with --coarse no coarse model is trained;"
+                    f" set training.{name}.start=random, or give --init BUNDLE too"
                 )
 
     def _tumor_cases(self) -> list[Case]:
@@ -305,7 +310,8 @@ class Curriculum:
         return AgreedLabels(labels, self.work / "teacher" / FILE, teacher.drop_fraction)
 
     def _round(self, number: int, stage: StageTraining, labels: PredictedLabels) -> PredictedLabels:
-        cases = self.cases if number > 1 else [c for c in self.cases if c.has_all_organs]
+        full = [c for c in self.cases if c.has_all_organs]
+        cases = full if number == 1 and full else self.cases
         key = f"teacher_{number}"
         learner = Learner(
             key, f"the teacher, round {number}", self.work, "organ", stage,

@@ -15,7 +15,7 @@ from cfseg.dataset.splits import split
 from cfseg.errors import ModelError
 from cfseg.feed.chunked import Chunked
 from cfseg.feed.planning import plan_stage
-from cfseg.feed.store import Origin, Store, StoredCase, prune, survey
+from cfseg.feed.store import Origin, Size, Store, StoredCase, plan_bytes, prune, survey
 from cfseg.foreign import read_object
 from cfseg.io import read_scan, write_json
 from cfseg.plan import StagePlan
@@ -65,6 +65,10 @@ def prepare(learner: Learner, report: Report, jobs: int = 0, on_case: OnCase | N
     told = [partial(on_case, f"{learner.key}: {what}") if on_case else None for what in _DOING]
     seen = survey(origins, root / "facts", training.z_margin_slices, jobs, told[0])
     plan = plan_stage(learner.role, learner.stage, seen)
+    report(
+        f"{in_words(plan_bytes(seen, plan), plan)}; Hounsfield units {plan.intensity.lower:.0f} "
+        f"to {plan.intensity.upper:.0f}"
+    )
     stored = {case.name: case for case in Store(root, plan).write(origins, seen, jobs, told[1])}
     parts = split(list(stored), training.validation_fraction, training.seed)
     listed = [[[name, *_files(stored[name], root)] for name in part] for part in parts]
@@ -73,6 +77,20 @@ def prepare(learner: Learner, report: Report, jobs: int = 0, on_case: OnCase | N
 
 
 _DOING = ("read cases", "store cases")
+
+
+def in_words(size: Size, plan: StagePlan) -> str:
+    """Return what cases will take on a network's grid."""
+    spacing = " x ".join(f"{mm:.2f}" for mm in plan.spacing_mm)
+    return (
+        f"{size.cases} cases on a grid of {spacing} mm: {_bytes(size.stored)} on disk, "
+        f"{_bytes(size.stored / max(1, size.cases))} a case"
+    )
+
+
+def _bytes(number: float) -> str:
+    unit, name = (1e9, "GB") if number >= 1e9 else (1e6, "MB")
+    return f"{number / unit:.0f} {name}" if number >= 10 * unit else f"{number / unit:.2g} {name}"
 
 
 def origin_of(learner: Learner, case: Case) -> Origin:
@@ -113,12 +131,21 @@ def read_lesson(learner: Learner) -> Lesson:
     return Lesson(plan, learned, held_out)
 
 
+def is_whole(learner: Learner) -> bool:
+    """Say whether all that :func:`prepare` stored for a network is still there."""
+    try:
+        read_lesson(learner)
+    except ModelError:
+        return False
+    return True
+
+
 def _stored(root: Path, name: str, hu_file: str, labels_file: str) -> StoredCase:
     hu, labels = (Chunked.find(root / file) for file in (hu_file, labels_file))
     if hu is None or labels is None:
         raise ModelError(
-            f"{root}: what was stored of {name} is gone; delete steps/ beside it to "
-            "store the cases again"
+            f"{root}: what was stored of {name} is damaged or gone; run cfseg train again, which "
+            "stores it anew"
         )
     return StoredCase(name, hu, labels)
 
@@ -128,7 +155,7 @@ def _listed(file: Path) -> dict[str, list[list[str]]]:
         return read_object(file, _LISTED)
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{file}: cannot be read; delete {file.parent} to store the cases again"
+            f"{file}: cannot be read; run cfseg train again, which writes it anew"
         ) from error
 
 
@@ -140,7 +167,10 @@ def remove_unused(work: Path, learners: Sequence[Learner]) -> int:
         learners: of the chain; those without data need nothing.
 
     Raises:
+        ModelError: the list of what a network needs is damaged.
         ResourceError: ``E_DISK``.
     """
-    lessons = [read_lesson(it) for it in learners if (it.folder / CASES).is_file()]
-    return prune(work / STORE, [case for it in lessons for case in (*it.learned, *it.held_out)])
+    root = work / STORE
+    lists = [_listed(it.folder / CASES) for it in learners if (it.folder / CASES).is_file()]
+    rows = [row for found in lists for part in found.values() for row in part]
+    return prune(root, {root / file for _, *files in rows for file in files})

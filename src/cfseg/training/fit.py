@@ -1,13 +1,14 @@
 """Fit one network of the chain: from its last checkpoint, from known weights, or from nothing."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from contextlib import closing
+from pathlib import Path
 
 import torch
 
 from cfseg.feed.augmentation import Augmentation
-from cfseg.feed.crops import Sampling, cohort, label_voxels
-from cfseg.feed.windows import Feed, Windows
+from cfseg.feed.crops import Mixture, Sampling, Source, cohort, label_voxels
+from cfseg.feed.phantoms import Phantoms
+from cfseg.feed.windows import Feed
 from cfseg.inference.predictor import windows_of
 from cfseg.io.memory import limit_bytes
 from cfseg.learning.board import Board
@@ -22,27 +23,16 @@ from cfseg.recipes.recipe import Cascade
 from cfseg.recipes.training import StageTraining, Training
 from cfseg.training.curriculum import Learner
 from cfseg.training.data import Lesson, read_lesson
+from cfseg.training.looks import Looks
 from cfseg.training.start import Start
 from cfseg.training.steps import Progress, Report
 from cfseg.training.trained import write_plan
-from cfseg.training.validation import OnLook, Validation
+from cfseg.training.validation import Validation
 
 RESIDENT_SHARE = {"cpu": 0.25, "cuda": 0.5}
 """Of the memory there is, for cases that are kept in it."""
 MOST_FEED_SHARE = 0.1
 """Of a step's time; if windows take more of it the device waits too long."""
-
-
-class Looks(NamedTuple):
-    """Who is shown what.
-
-    Attributes:
-        windows: gets those of the first step.
-        case: gets the validation cases, with the epoch before.
-    """
-
-    windows: Callable[[Windows], None]
-    case: Callable[[int], OnLook]
 
 
 def fit(
@@ -54,7 +44,6 @@ def fit(
     *,
     start: Start | None = None,
     progress: Progress | None = None,
-    looks: Looks | None = None,
 ) -> Outcome:
     """Train one network, from its last checkpoint if there is one.
 
@@ -68,7 +57,6 @@ def fit(
         report: gets one line per epoch.
         start: of the weights; None for random ones.
         progress: is told after each step.
-        looks: is shown windows and validation cases.
 
     Raises:
         UsageError: the start does not fit, the batch cannot be shared so, or the CPU cannot do the
@@ -84,39 +72,55 @@ def fit(
     if start is not None:
         report(start(network, lesson.plan))
     network.to(device)
-    if is_first():
-        write_plan(place.folder, lesson.plan)
-    board = Board(learner.work / "tensorboard" / name) if is_first() else None
-
-    def on_step(step: Step) -> None:
-        if progress is not None:
-            progress(name, step.done, step.total)
-
-    def on_epoch(epoch: Epoch) -> None:
-        report(f"{name}: {_line(epoch, settings.epochs)}")
-        if board is not None:
-            board.write(epoch.epoch, epoch.model_dump(exclude={"epoch"}))
-
-    with noting_signals() as stop, feed_of(lesson, training, stage, seed, device) as feed:
-        if looks is not None and is_first():
-            looks.windows(feed(0))
+    told = _Told(name, settings.epochs, report, progress, learner.work / "tensorboard" / name)
+    with (
+        noting_signals() as stop,
+        feed_of(lesson, training, stage, seed, device) as feed,
+        closing(told),
+    ):
+        looks = None
+        if is_first():
+            write_plan(place.folder, lesson.plan)
+            looks = Looks(learner.work, name, lesson.plan)
+            looks.windows(lambda: feed(0))
         validation = Validation(
             learner.role, lesson.plan, lesson.held_out, learner.annotated,
-            windows_of(cascade, learner.role), training.validation_cases, stop,
+            windows_of(cascade, learner.role), training.validation_cases, stop, looks,
         )  # fmt: skip
-
-        def validate(network: torch.nn.Module, epoch: int) -> float | None:
-            validation.on_look = None if looks is None or not is_first() else looks.case(epoch)
-            return validation(network, epoch)
-
         outcome = train(
-            network, feed, settings, place, name=name, report=report, on_step=on_step,
-            on_epoch=on_epoch, validate=validate if lesson.held_out else None, stop=stop,
+            network, feed, settings, place, name=name, report=report, on_step=told.step,
+            on_epoch=told.epoch, validate=validation if lesson.held_out else None, stop=stop,
         )  # fmt: skip
-    if board is not None:
-        board.close()
     _warn_if_starved(outcome, name, device, report)
     return outcome
+
+
+class _Told:
+    """Tells of the steps and epochs of a network: the bar, a line, TensorBoard."""
+
+    def __init__(
+        self, name: str, epochs: int, report: Report, progress: Progress | None, logs: Path
+    ) -> None:
+        self.name, self.epochs, self.report, self.progress = name, epochs, report, progress
+        self.board = Board(logs) if is_first() else None
+
+    def step(self, step: Step) -> None:
+        if self.progress is not None:
+            self.progress(self.name, step.done, step.total)
+
+    def epoch(self, epoch: Epoch) -> None:
+        loss = "no step was taken" if epoch.loss is None else f"loss {epoch.loss:.4f}"
+        score = "" if epoch.score is None else f", validation DSC {epoch.score:.2%}"
+        self.report(
+            f"{self.name}: epoch {epoch.epoch} of {self.epochs}: {loss}, "
+            f"learning rate {epoch.lr:.2g}{score}"
+        )
+        if self.board is not None:
+            self.board.write(epoch.epoch, epoch.model_dump(exclude={"epoch"}))
+
+    def close(self) -> None:
+        if self.board is not None:
+            self.board.close()
 
 
 def settings_of(
@@ -165,7 +169,11 @@ def feed_of(
     """
     plan, rule = lesson.plan, training.of(stage)
     sampling = Sampling(plan.patch, rule.oversample_foreground, stage.tumor_focus)
-    source = cohort(lesson.learned, sampling, plan.intensity.lower, device, _resident_mb(device))
+    source: Source = cohort(
+        lesson.learned, sampling, plan.intensity.lower, device, _resident_mb(device)
+    )
+    if share := training.phantom_share:
+        source = Mixture([(source, 1 - share), (Phantoms(plan, sampling), share)])
     return Feed(
         source, seed=seed, samples=own_samples(training.batch_size), patch=plan.patch,
         augmentation=Augmentation.of(training, plan.patch), intensity=plan.intensity,
@@ -184,12 +192,6 @@ def _place(learner: Learner, weight: int) -> Place:
         learner.network_folder(weight), training.save_every_epochs, training.save_every_minutes,
         training.keep_at_most,
     )  # fmt: skip
-
-
-def _line(epoch: Epoch, epochs: int) -> str:
-    loss = "no step was taken" if epoch.loss is None else f"loss {epoch.loss:.4f}"
-    score = "" if epoch.score is None else f", validation DSC {epoch.score:.2%}"
-    return f"epoch {epoch.epoch} of {epochs}: {loss}, learning rate {epoch.lr:.2g}{score}"
 
 
 def _warn_if_starved(outcome: Outcome, name: str, device: torch.device, report: Report) -> None:

@@ -143,6 +143,10 @@ class PredictedLabels:
         teacher = self.labeller.open(rule.checkpoint, rule.pseudo_label_step, device)
         label_cases(self.cases, self.folder, teacher, on_case)
 
+    def is_whole(self) -> bool:
+        """Say whether the labels of all cases are there."""
+        return all(pseudo_file(self.folder, case).exists() for case in self.cases)
+
     def digest(self, case: Case) -> str:
         """Return the sha256 of a case's labels, "" for a case that needed nothing."""
         file = pseudo_file(self.folder, case)

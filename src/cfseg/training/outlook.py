@@ -1,6 +1,7 @@
 """What a training will do and take, before it does it."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,13 @@ import torch
 from cfseg.dataset.fitness import Grid
 from cfseg.feed.planning import Facts, plan_with, target_spacing
 from cfseg.feed.store import plan_bytes
+from cfseg.geometry import Triple, TripleMm
 from cfseg.networks.operations import parameters, sgemm_gflops, window_operations
 from cfseg.plan import Intensity, StagePlan
 from cfseg.recipes.training import Training
-from cfseg.training.cost import estimated_hours, last_state
+from cfseg.training.cost import last_state
 from cfseg.training.curriculum import Learner
+from cfseg.training.data import in_words
 from cfseg.training.steps import Step, changed, is_done
 
 _ANY = Intensity(lower=-1000, upper=1000, mean=0, std=1)
@@ -40,76 +43,81 @@ def outlook(
         grids: of the cases' scans.
         device: where networks are trained.
     """
-    lines = []
+    forecast, lines = _Forecast(training, grids, device), []
+    of_step = {name: it for it in learners for name in (f"{it.key}_data", *it.networks)}
     for step in steps:
-        learner = _learner_of(step, learners)
-        about = "" if learner is None else _takes(step, learner, training, grids, device)
+        learner = of_step.get(step.name)
+        about = "" if learner is None else forecast.takes(step.name, learner)
         lines.append(f"{step.name}: {step.about}{about}{_state(step, markers)}")
-    return lines
+    return [*lines, *forecast.total()]
 
 
-def _learner_of(step: Step, learners: Sequence[Learner]) -> Learner | None:
-    names = {name: it for it in learners for name in (f"{it.key}_data", *it.networks)}
-    return names.get(step.name)
+class _Forecast:
+    """What steps will take, by what earlier ones took or, at the very least, by this machine."""
+
+    def __init__(self, training: Training, grids: Mapping[str, Grid], device: torch.device) -> None:
+        self.training, self.grids, self.device = training, grids, device
+        self.seconds, self.is_known = 0.0, True
+
+    @cached_property
+    def speed(self) -> float:
+        """Operations per second."""
+        return 1e9 * sgemm_gflops(device=self.device)
+
+    def takes(self, step: str, learner: Learner) -> str:
+        grids = [self.grids[case.name] for case in learner.cases if case.name in self.grids]
+        if not grids:
+            return ""
+        facts = [_facts(*grid) for grid in grids]
+        spacing = learner.stage.spacing_mm or target_spacing(facts)
+        plan = plan_with(learner.role, learner.stage, spacing, _ANY)
+        if step not in learner.networks:
+            return f", at most {in_words(plan_bytes(facts, plan), plan)}"
+        folder = learner.network_folder(learner.networks.index(step) + 1)
+        return f", {_words(plan)}; {self._time(learner.stage.epochs, plan, folder)}"
+
+    def _time(self, epochs: int, plan: StagePlan, folder: Path) -> str:
+        per_epoch = self.training.iterations_per_epoch
+        words, found = f"{epochs} epochs of {per_epoch} steps", last_state(folder)
+        if found is not None and found[0].cost.steps:
+            cost = found[0].cost
+            seconds = epochs * per_epoch * cost.seconds / cost.steps
+            self.seconds += seconds
+            return f"{words}, about {_duration(seconds)}"
+        operations = PASSES * self.training.batch_size * window_operations(plan)
+        seconds = epochs * per_epoch * operations / self.speed
+        self.seconds, self.is_known = self.seconds + seconds, False
+        return f"{words}, at least {_duration(seconds)}"
+
+    def total(self) -> list[str]:
+        if not self.seconds:
+            return []
+        whole = _duration(self.seconds)
+        if self.is_known:
+            return [f"training the networks takes about {whole} in all"]
+        return [
+            f"training the networks takes at least {whole} in all, were every operation done at "
+            f"the {self.speed / 1e9:.0f} GFLOPS that this machine reaches in matrix products; "
+            "cfseg train --benchmark measures it"
+        ]
 
 
-def _takes(
-    step: Step,
-    learner: Learner,
-    training: Training,
-    grids: Mapping[str, Grid],
-    device: torch.device,
-) -> str:
-    facts = [_facts(*grids[case.name]) for case in learner.cases if case.name in grids]
-    if not facts:
-        return ""
-    plan = _plan(learner, facts)
-    if step.name in learner.networks:
-        return f", {_words(plan)}; {_hours(step, learner, plan, training, device)}"
-    size = plan_bytes(facts, plan)
-    spacing = " x ".join(f"{mm:.2f}" for mm in plan.spacing_mm)
-    return (
-        f" at {spacing} mm: at most {size.stored / 1e9:.1f} GB on disk, "
-        f"{size.stored / size.cases / 1e6:.1f} MB a case"
-    )
-
-
-def _facts(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> Facts:
+def _facts(shape: Triple, spacing_mm: TripleMm) -> Facts:
     """Return what is known of a scan before its labels are read: all of its slices may count."""
     return Facts((0, shape[0]), shape, spacing_mm, _NO_HU, _NO_HU.astype(np.int32))
-
-
-def _plan(learner: Learner, facts: Sequence[Facts]) -> StagePlan:
-    spacing = learner.stage.spacing_mm or target_spacing(facts)
-    return plan_with(learner.role, learner.stage, spacing, _ANY)
 
 
 def _words(plan: StagePlan) -> str:
     patch = "x".join(map(str, plan.patch))
     features = ", ".join(map(str, plan.architecture.features))
-    return f"patch {patch}, features {features} ({parameters(plan) / 1e6:.1f} M parameters)"
+    return f"patch {patch}, features {features} ({parameters(plan) / 1e6:.2f} M parameters)"
 
 
-def _hours(
-    step: Step, learner: Learner, plan: StagePlan, training: Training, device: torch.device
-) -> str:
-    epochs, per_epoch = learner.stage.epochs, training.iterations_per_epoch
-    steps = epochs * per_epoch
-    words = f"{epochs} epochs of {per_epoch} steps"
-    known = last_state(learner.network_folder(learner.networks.index(step.name) + 1))
-    hours = None if known is None else estimated_hours(known[0].cost, steps)
-    if hours is not None:
-        return f"{words}, about {_short(hours)} h"
-    operations = PASSES * training.batch_size * window_operations(plan) * steps
-    speed = 1e9 * sgemm_gflops(device=device)
-    return (
-        f"{words}, at the very least {_short(operations / speed / 3600)} h at the "
-        f"{speed / 1e9:.0f} GFLOPS of this machine (cfseg train --benchmark measures it)"
-    )
-
-
-def _short(hours: float) -> str:
-    return f"{hours:.1f}" if hours >= 1 else f"{hours:.2g}"
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
 
 
 def _state(step: Step, markers: Path) -> str:

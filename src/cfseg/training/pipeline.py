@@ -4,16 +4,17 @@ Coarse model on the fully labelled cases; its pseudo-labels complete the others;
 twice on the cases with tumors; the organ model on all cases; the selection; the bundle.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import perf_counter
 from typing import Any
 
 import torch
 
 from cfseg.bundle.bundle import write_bundle
-from cfseg.bundle.manifest import digest, read_manifest
+from cfseg.bundle.manifest import MANIFEST, digest, read_manifest
 from cfseg.dataset.cases import Case, read_cases
 from cfseg.dataset.digests import Digests
 from cfseg.dataset.fitness import Grid, check_fitness, readable_cases
@@ -27,12 +28,15 @@ from cfseg.recipes.training import Training
 from cfseg.training.benchmark import measure
 from cfseg.training.cost import write_cost
 from cfseg.training.curriculum import Curriculum, Learner
-from cfseg.training.data import prepare, remove_unused
+from cfseg.training.data import is_whole, prepare, remove_unused
 from cfseg.training.fit import fit
 from cfseg.training.given import GivenCoarse
 from cfseg.training.label_sources import PredictedLabels
+from cfseg.training.looks import pictures
+from cfseg.training.outcome import FILE as SELECTION
 from cfseg.training.outcome import decisive, rank, selected, trained_networks
 from cfseg.training.outlook import outlook
+from cfseg.training.page import write_page
 from cfseg.training.provenance import provenance
 from cfseg.training.start import start_of
 from cfseg.training.steps import (
@@ -45,7 +49,10 @@ from cfseg.training.steps import (
     run_steps,
     seconds_of,
 )
+from cfseg.training.trained import is_trained
 
+PAGE_SECONDS = 60.0
+"""The page is not written anew more often, but for the last time."""
 MADE_BY = "workspace.json"
 ENGINE = 2
 """Counts up when a workspace can no longer be gone on with."""
@@ -106,6 +113,7 @@ class Pipeline:
         self.dataset, self.jobs, self.skip_bad = dataset, jobs, skip_bad
         self.left_out: dict[str, str] = {}
         self.grids: Mapping[str, Grid] = {}
+        self.page_at = perf_counter()
         self._learn_from(readable_cases(dataset) if skip_bad else read_cases(dataset))
         self.selection_cases = () if selection_set is None else read_cases(selection_set)
         _refuse_other_engine(self.work)
@@ -143,6 +151,9 @@ class Pipeline:
 
         Args:
             stage: leave out what this stage does not need; None keeps all.
+
+        Raises:
+            UsageError: a bundle takes the part of this stage.
         """
         chain: list[Step] = []
         for item in self.curriculum.steps:
@@ -153,10 +164,20 @@ class Pipeline:
         if self.selection_cases:
             about = f"rank the kept weights on {len(self.selection_cases)} cases"
             clear = partial(remove, self.work / "selection")
-            chain.append(Step("selection", about, self._outcome, self.select, clear, ()))
-        about = "write the bundle"
-        chain.append(Step("bundle", about, self._outcome, self.write_bundle, nothing, ()))
-        return [step for step in chain if stage is None or stage in step.serves]
+            there = (self.work / "selection" / SELECTION).is_file
+            chain.append(
+                Step("selection", about, self._outcome, self.select, clear, (), is_whole=there)
+            )
+        about, there = "write the bundle", (self.bundle / MANIFEST).is_file
+        chain.append(
+            Step("bundle", about, self._outcome, self.write_bundle, nothing, (), is_whole=there)
+        )
+        found = [step for step in chain if stage is None or stage in step.serves]
+        if not found:
+            raise UsageError(
+                f"--stage {stage}: with --coarse no {stage} model is trained; give another stage"
+            )
+        return found
 
     def _training_steps(self, learner: Learner) -> list[Step]:
         some, all_ = len(learner.cases), len(self.cases)
@@ -166,6 +187,7 @@ class Pipeline:
                 f"{learner.key}_data", f"prepare {counts} for {learner.about}",
                 lambda: learner.inputs["data"], partial(self.write_data, learner),
                 partial(remove, learner.folder), learner.serves,
+                is_whole=partial(is_whole, learner),
             )
         ]  # fmt: skip
         for weight, name in enumerate(learner.networks, 1):
@@ -175,7 +197,7 @@ class Pipeline:
                     name, f"train {learner.about}{which}", lambda: learner.inputs["network"],
                     partial(self.train, learner, weight),
                     partial(self._clear_network, learner, weight), learner.serves_with(weight),
-                    is_joint=True,
+                    is_joint=True, is_whole=partial(is_trained, learner.network_folder(weight)),
                 )
             )  # fmt: skip
         return found
@@ -189,6 +211,7 @@ class Pipeline:
         return Step(
             labels.name, f"pseudo-label {len(labels.cases)} cases{by}", lambda: labels.inputs,
             partial(self.pseudo_label, labels), partial(remove, labels.folder), labels.serves,
+            is_whole=labels.is_whole,
         )  # fmt: skip
 
     def _outcome(self) -> dict[str, Any]:
@@ -226,21 +249,18 @@ class Pipeline:
             finally:
                 self.digests.save()
 
-    def benchmark(self, stage: Role | None = None) -> list[str]:
-        """Time each network on a few cases, with the labels that are known; a line for each.
+    def benchmark(self, stage: Role | None = None) -> Iterator[str]:
+        """Time each network on a few cases, with the labels that are known; yield a line for each.
 
         Args:
             stage: only this one's; None times all.
         """
-        lines = []
         with TemporaryDirectory() as folder:
             for learner in self.curriculum.learners:
                 if stage in (None, learner.role) and not learner.is_teacher:
                     alike = learner.for_benchmark(Path(folder))
                     prepare(alike, self._say, self.jobs, self.progress)
-                    lines.append(measure(alike, self.device).line)
-                    self._say(lines[-1])
-        return lines
+                    yield measure(alike, self.device).line
 
     @property
     def markers(self) -> Path:
@@ -283,7 +303,10 @@ class Pipeline:
 
     def _clear_network(self, learner: Learner, weight: int) -> None:
         """Put a network of other inputs aside."""
-        shelf = put_aside(learner.network_folder(weight), self.work / "replaced")
+        folder = learner.network_folder(weight)
+        for picture in pictures(self.work, folder.name):
+            picture.unlink(missing_ok=True)
+        shelf = put_aside(folder, self.work / "replaced")
         if shelf is not None:
             self._say(f"inputs changed; the network trained before is now {shelf}")
 
@@ -294,6 +317,9 @@ class Pipeline:
             learner, weight, self.recipe.cascade, self.device, self._say,
             start=start, progress=self.progress,
         )  # fmt: skip
+        if is_first() and perf_counter() - self.page_at > PAGE_SECONDS:
+            self.write_page({})
+            self.page_at = perf_counter()
 
     def select(self) -> None:
         """Rank the kept weights of all networks by the whole cascade on the selection set."""
@@ -309,7 +335,21 @@ class Pipeline:
             self.recipe.cascade, self._provenance(), self.notice, overwrite=True,
         )  # fmt: skip
         self.write_cost()
+        learners = [it for it in self.curriculum.learners if not it.is_teacher]
+        places = [(it, weight) for it in learners for weight in range(1, it.weights + 1)]
+        self.write_page({it.networks[w - 1]: self.checkpoint_of(it.role, w) for it, w in places})
         self._say(str(self.bundle))
+
+    def write_page(self, chosen: Mapping[str, str]) -> None:
+        """Write the page of what is trained so far.
+
+        Args:
+            chosen: checkpoint of each network that went into the bundle.
+        """
+        write_page(
+            self.work, self.recipe, self.notice, self.curriculum.learners, self.cases,
+            self.left_out, chosen,
+        )  # fmt: skip
 
     def write_cost(self) -> str:
         """Write what the networks cost so far, and return it as Markdown."""

@@ -1,8 +1,8 @@
 """A chain of steps that resumes: what was done with the same inputs is not done again.
 
 Each step leaves a marker with the digest of its inputs. A step whose inputs changed starts from
-nothing; one that was stopped half-way goes on. In a group of processes the first one does the
-steps, and the others join those that all of them share.
+nothing; one that was stopped half-way, or whose outcome is no longer whole, goes on. In a group of
+processes the first one does the steps, and the others join those that all of them share.
 """
 
 import hashlib
@@ -33,6 +33,10 @@ BEAT_SECONDS = 20.0
 """How often a running step writes down how long it has been at it: a kill loses no more."""
 
 
+def _always() -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Step:
     """One step of a chain.
@@ -46,6 +50,7 @@ class Step:
         clear: removes what an attempt with other inputs left.
         serves: the stages that cannot be had without this step.
         is_joint: all processes of a group do it together.
+        is_whole: says whether what a finished step made is still there.
     """
 
     name: str
@@ -55,6 +60,7 @@ class Step:
     clear: Callable[[], None]
     serves: tuple[Role, ...] = ROLES
     is_joint: bool = False
+    is_whole: Callable[[], bool] = _always
 
     @cached_property
     def digest(self) -> str:
@@ -98,14 +104,14 @@ def changed(folder: Path, step: Step) -> list[str]:
 
 
 def is_done(folder: Path, step: Step) -> bool:
-    """Say whether a step was finished with these inputs.
+    """Say whether a step was finished with these inputs, and what it made is still there.
 
     Args:
         folder: of the markers.
         step: in question.
     """
     marker = _read(folder, step)
-    return bool(marker.get("done")) and marker.get("digest") == step.digest
+    return bool(marker.get("done")) and marker.get("digest") == step.digest and step.is_whole()
 
 
 def run_steps(folder: Path, steps: Sequence[Step], report: Report) -> None:

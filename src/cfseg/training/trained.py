@@ -79,6 +79,15 @@ def read_trained(folder: Path, checkpoint: str) -> Trained:
     return Trained(read_plan(folder), tensors, sheet.stem, epoch, contents.hexdigest())
 
 
+def is_trained(folder: Path) -> bool:
+    """Say whether the last weights of a network are there.
+
+    Args:
+        folder: of its checkpoints.
+    """
+    return bool(checkpoints.listed(folder, "final"))
+
+
 def _sheet(folder: Path, checkpoint: str) -> Path:
     if checkpoint == "best":
         kept = kept_weights(folder)

@@ -1,6 +1,6 @@
 """How good a network is so far: on whole cases, by the predictor that users run (paper 2.2)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -8,19 +8,18 @@ import torch
 from torch import nn
 
 from cfseg.evaluation.metrics import dice
-from cfseg.feed.store import IGNORE, StoredCase
+from cfseg.feed.store import StoredCase
 from cfseg.geometry import Geometry
 from cfseg.inference.predictor import Stage, Windows, predict_labels
-from cfseg.labels import ORGAN_IDS, TUMOR
+from cfseg.labels import IGNORE, ORGAN_IDS, TUMOR
 from cfseg.learning.group import of_all, processes, rank
 from cfseg.learning.stopping import Stop, leave
 from cfseg.networks.backends import find_backend, load
 from cfseg.plan import Role, StagePlan
+from cfseg.training.looks import Looks
 from cfseg.volume import Volume
 
 Ids = npt.NDArray[np.uint8]
-OnLook = Callable[[str, npt.NDArray[np.float32], Ids, Ids, float | None], None]
-"""Gets a case's name, HU, truth, prediction and score; arrays are (Z, Y, X)."""
 
 
 class Validation:
@@ -37,7 +36,7 @@ class Validation:
         windows: of the sliding window.
         at_most: cases, evenly spread.
         stop: whether a signal came; looked at after each case.
-        on_look: gets the first cases.
+        looks: draws the first cases.
     """
 
     def __init__(
@@ -49,14 +48,14 @@ class Validation:
         windows: Windows,
         at_most: int,
         stop: Stop,
-        on_look: OnLook | None = None,
+        looks: Looks | None = None,
     ) -> None:
         self.role, self.plan, self.windows, self.stop = role, plan, windows, stop
         measured = frozenset({TUMOR.id} if role == "tumor" else ORGAN_IDS)
         judged = {case.name: annotated.get(case.name, frozenset()) & measured for case in cases}
         known = [case for case in cases if judged[case.name]]
         self.judged = judged if known else dict.fromkeys(judged, measured)
-        self.cases, self.on_look = _spread(known or cases, at_most), on_look
+        self.cases, self.looks = _spread(known or cases, at_most), looks
 
     def __call__(self, network: nn.Module, epoch: int) -> float | None:  # noqa: ARG002
         """Return the score of a network, 0 to 1; None if no case has what is judged.
@@ -78,6 +77,8 @@ class Validation:
                 found.setdefault(label, []).append(score)
             if self.stop.signal and processes() == 1:
                 leave(self.stop.signal)  # a group leaves together, after its next step
+        if self.looks is not None:
+            self.looks.draw_cases()
         return mean_of_means(of_all(found))
 
     def _scores(self, stage: Stage, case: StoredCase) -> dict[int, float]:
@@ -86,9 +87,9 @@ class Validation:
         volume = Volume(hu, Geometry.from_spacing(case.shape, spacing))
         ids = predict_labels(stage, volume, self.windows).ids
         scores = label_scores(ids, truth, self.judged[case.name])
-        if self.on_look is not None:
+        if self.looks is not None:
             mean = float(np.mean(list(scores.values()))) if scores else None
-            self.on_look(case.name, hu, truth, ids, mean)
+            self.looks.case(case.name, hu, truth, ids, mean)
         return scores
 
 
@@ -109,7 +110,7 @@ def label_scores(found: Ids, truth: Ids, judged: frozenset[int]) -> dict[int, fl
 
     Args:
         found: (Z, Y, X) ids.
-        truth: the same, with :data:`cfseg.feed.store.IGNORE` where nobody knows.
+        truth: the same, with :data:`cfseg.labels.IGNORE` where nobody knows.
         judged: labels that count.
     """
     seen = np.where(truth == IGNORE, np.uint8(0), found)

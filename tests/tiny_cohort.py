@@ -52,7 +52,7 @@ def recipe(**training: object) -> Recipe:
     stage |= {"features": (4, 6, 8), "n_conv_encoder": 1, "n_conv_decoder": 1}
     values = {
         "iterations_per_epoch": 2,
-        "validation_iterations_per_epoch": 1,
+        "validation_cases": 2,
         "rare_label_exponent": 0.5,
         "coarse": stage,
         "tumor": stage | {"weights": 2, "tumor_focus": 0.5},
