@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,8 +177,20 @@ def trainer_of(folders: Folders, seed: int, training: Training, stage: StageTrai
     trainer.num_val_iterations_per_epoch = 1  # it decides nothing
     trainer.oversample_foreground_percent = training.oversample_foreground
     trainer.probabilistic_oversampling = True
+    if training.optimizer == "adamw":
+        trainer.configure_optimizers = partial(_adamw, trainer, training)
     _without_mirroring(trainer)
     return trainer
+
+
+def _adamw(trainer: Any, training: Training) -> tuple[Any, Any]:
+    """Return AdamW with nnU-Net's schedule, as its own variants with Adam have them."""
+    from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+
+    optimizer = torch.optim.AdamW(
+        trainer.network.parameters(), training.initial_lr, weight_decay=training.weight_decay
+    )
+    return optimizer, PolyLRScheduler(optimizer, training.initial_lr, trainer.num_epochs)
 
 
 def resume(folders: Folders, trainer: Any, seed: int) -> None:

@@ -46,14 +46,16 @@ STEP = 0.5
 WORSE, WORST = -0.02, -0.04
 """Mean difference that is always good enough, and that which is never."""
 AS_STOCK = (
-    "optimizer=sgd", "momentum=0.99", "initial_lr=0.01", "weight_decay=3e-5", "lr_schedule=poly",
-    "warmup_epochs=0", "batch_size=2", "iterations_per_epoch=50", "coarse.epochs=40",
-    "oversample_foreground=0.33", "rare_label_exponent=0", "hard_voxels=1", "batch_dice=false",
+    "lr_schedule=poly", "warmup_epochs=0",
+    "batch_size=2", "iterations_per_epoch=50", "coarse.epochs=40",
+    "oversample_foreground=0.33", "rare_label_exponent=0", "hard_voxels=1", "batch_dice=true",
     "mirror=false", "elastic_probability=0", "cpu_precision=fp32",
     "checkpoint=final", "coarse_cases=full", "validation_fraction=0.025", "z_margin_slices=1000",
 )  # fmt: skip
 """The demo recipe's coarse network, trained as stock nnU-Net trains. Stock nnU-Net deforms nothing
-elastically and cuts no slices off; both sides learn from 78 cases. It turns labels one by one where
+elastically and cuts no slices off; both sides learn from 78 cases with the recipe's AdamW, because
+SGD with momentum .99 learns nothing but the liver in so few steps, on either side (seed 1: mean DSC
+.063 by stock nnU-Net, .079 by cfseg). It turns labels one by one where
 cfseg takes the nearest, and is told to oversample foreground with a probability, as cfseg does."""
 
 
