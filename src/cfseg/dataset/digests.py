@@ -73,6 +73,7 @@ def facts(cases: Sequence[Case], digests: Digests | None = None) -> list[list[An
             _size(case.image),
             digests.of(case.label),
             *([] if case.label_map is None else [sorted(case.label_map.items())]),
+            *([] if case.ignore is None else [{"ignore": case.ignore}]),
         ]
         for case in cases
     ]
