@@ -64,7 +64,7 @@ def test_the_paper_decides_which_cases_teach_which_model(trained):
     assert cases(curriculum.tumor) == ["tumor_a", "tumor_b"]
     assert cases(first) == ["full_a", "full_b", "tumor_a"]
     assert cases(second) == sorted(tiny_cohort.ANNOTATED)
-    dropped = json.loads((work / "teacher" / "changes.json").read_text())["dropped"]
+    dropped = json.loads((work / "teacher" / "labels_2" / "changes.json").read_text())["dropped"]
     expected = sorted(tiny_cohort.ANNOTATED.keys() - {*dropped})
     assert (len(dropped), cases(curriculum.organ)) == (1, expected)
 
