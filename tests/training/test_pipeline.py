@@ -283,6 +283,7 @@ def test_networks_start_from_those_of_a_bundle(trained, tmp_path):
         init=trained.pipeline.bundle,
     ).run("coarse")  # fmt: skip
     assert any(line.startswith("  starting from coarse of bundle ") for line in lines)
+    assert (tmp_path / "training.html").is_file()  # of a stage alone too, which ends in no bundle
 
 
 def test_the_selection_comes_last_and_decides_the_weights(trained):

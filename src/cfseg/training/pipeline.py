@@ -246,6 +246,8 @@ class Pipeline:
                 run_steps(self.markers, self.steps(stage), self.report)
             finally:
                 self.digests.save()
+            if not (self.bundle / MANIFEST).is_file():  # whose step has written the page
+                self.write_page({})
 
     def benchmark(self, stage: Role | None = None) -> Iterator[str]:
         """Time each network on a few cases, with the labels that are known; yield a line for each.
