@@ -164,7 +164,7 @@ def _now(device: torch.device) -> Any:  # noqa: ANN401 - a time, or an event of 
     if device.type != "cuda":
         return perf_counter()
     event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-    event.record()
+    event.record(torch.cuda.current_stream(device))
     return event
 
 
