@@ -10,9 +10,10 @@ from cfseg.feed.crops import Mixture, Sampling, Source, cohort, label_voxels
 from cfseg.feed.phantoms import Phantoms
 from cfseg.feed.windows import Feed
 from cfseg.inference.predictor import windows_of
+from cfseg.inference.process_memory import give_back, reset_peak
 from cfseg.io.memory import limit_bytes
 from cfseg.learning.board import Board
-from cfseg.learning.group import is_first, own_samples
+from cfseg.learning.group import is_first, own_samples, processes
 from cfseg.learning.loop import train
 from cfseg.learning.losses import head_weights, rare_label_weights
 from cfseg.learning.precision import precision_on
@@ -53,7 +54,7 @@ def fit(
         learner: the network, with its cases stored.
         weight: 1 or 2; another weight is another random initialization.
         cascade: says how windows lie when it is validated.
-        device: where to train; on a CPU all its cores are used.
+        device: where to train.
         report: gets one line per epoch.
         start: of the weights; None for random ones.
         progress: is told after each step.
@@ -67,6 +68,8 @@ def fit(
     training, stage = learner.training, learner.stage
     lesson, seed = read_lesson(learner), training.seed + weight
     name, place = learner.networks[weight - 1], _place(learner, weight)
+    give_back(device)  # what a network before it left would count as taken
+    reset_peak(device)
     settings = settings_of(lesson, training, stage, device)
     network = fresh_network(lesson.plan, seed)
     if start is not None:
@@ -182,7 +185,10 @@ def feed_of(
 
 
 def _resident_mb(device: torch.device) -> float:
-    there = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else limit_bytes()
+    if device.type == "cuda":
+        there = float(torch.cuda.mem_get_info(device)[0])
+    else:
+        there = limit_bytes() / processes()  # which share a machine's memory
     return RESIDENT_SHARE[device.type] * there / 1e6
 
 
