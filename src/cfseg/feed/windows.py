@@ -72,7 +72,9 @@ class Feed:
         self._most = crop_shape(augmentation, patch)
         self._coming: dict[int, Future[tuple[Windows, torch.cuda.Event | None]]] = {}
         self._own = local()
-        # Of one thread each, or they would be in the way of those that the network runs with.
+        # Of one thread each, or they would be in the way of those that the network runs with. This
+        # thread takes its own number now: at its first use it would take the last that was set.
+        torch.get_num_threads()
         self._pool = ThreadPoolExecutor(
             min(max(1, ahead), os.cpu_count() or 1), "windows", torch.set_num_threads, (1,)
         )
