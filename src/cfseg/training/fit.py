@@ -68,8 +68,7 @@ def fit(
     training, stage = learner.training, learner.stage
     lesson, seed = read_lesson(learner), training.seed + weight
     name, place = learner.networks[weight - 1], _place(learner, weight)
-    give_back(device)  # what a network before it left would count as taken
-    reset_peak(device)
+    _forget_memory(device)
     settings = settings_of(lesson, training, stage, device)
     network = fresh_network(lesson.plan, seed)
     if start is not None:
@@ -182,6 +181,12 @@ def feed_of(
         augmentation=Augmentation.of(training, plan.patch), intensity=plan.intensity,
         device=device,
     )  # fmt: skip
+
+
+def _forget_memory(device: torch.device) -> None:
+    """Let nothing that a network before this one took count as taken, nor its peak."""
+    give_back(device)
+    reset_peak(device)
 
 
 def _resident_mb(device: torch.device) -> float:
