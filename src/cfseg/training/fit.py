@@ -30,7 +30,7 @@ from cfseg.training.steps import Progress, Report
 from cfseg.training.trained import write_plan
 from cfseg.training.validation import Validation
 
-RESIDENT_SHARE = {"cpu": 0.25, "cuda": 0.5}
+RESIDENT_SHARE = {"cpu": 0.25, "cuda": 0.25}
 """Of the memory there is, for cases that are kept in it."""
 MOST_FEED_SHARE = 0.1
 """Of a step's time; if windows take more of it the device waits too long."""
