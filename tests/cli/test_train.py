@@ -160,8 +160,14 @@ def test_a_precision_that_the_cpu_lacks_is_refused_before_anything_is_done(cohor
 
 
 def test_a_selection_set_and_other_organ_labels_change_the_steps(cohort):
-    entries = {name: {"image": f"imagesTr/{name}_0000.nii.gz", "label": f"labelsTr/{name}.nii.gz",
-                      "annotated": [*ORGAN_IDS, 14]} for name in ("tumor_0", "tumor_1")}  # fmt: skip
+    entries = {
+        name: {
+            "image": f"imagesTr/{name}_0000.nii.gz",
+            "label": f"labelsTr/{name}.nii.gz",
+            "annotated": [*ORGAN_IDS, 14],
+        }
+        for name in ("tumor_0", "tumor_1")
+    }
     chosen = cohort / "chosen.json"
     chosen.write_text(json.dumps(entries))
     options = ["--recipe", "paper", "--organ-labels", "coarse", "--selection-set"]
