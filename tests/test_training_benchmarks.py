@@ -63,10 +63,11 @@ def test_both_engines_get_the_numbers_of_the_recipe(tmp_path) -> None:
     stock_trainer.write_split(folders, *parts)
     written = json.loads((folders.preprocessed / "splits_final.json").read_text())
     assert written == [{"train": parts[0], "val": parts[1]}]
-    configuration = {"architecture": {"arch_kwargs": {"conv_bias": True}}, "batch_dice": True}
+    configuration = {"architecture": {"arch_kwargs": {"conv_bias": True}}, "batch_dice": False}
     stock_trainer._edit(configuration, training, training.coarse)
     assert configuration["patch_size"] == [48, 64, 64]
-    assert not configuration["batch_dice"]
+    assert configuration["batch_dice"]
+    assert (training.optimizer, training.initial_lr) == ("adamw", 7e-3)
     network = configuration["architecture"]["arch_kwargs"]
     assert network["features_per_stage"] == [8, 16, 32, 56, 64]
     assert network["n_conv_per_stage"] == [1, 2, 2, 2, 2]
