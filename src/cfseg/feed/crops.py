@@ -225,23 +225,41 @@ def patch_corner(case: Case, rule: Sampling, rng: np.random.Generator) -> Triple
         rule: says how often a patch is centered on a label.
         rng: numbers are drawn from it.
     """
-    center = _labelled_voxel(case, rule, rng)
+    return corner_around(labelled_voxel(case, rule, rng), case.shape, rule.patch, rng)
+
+
+def corner_around(
+    center: Triple | None, shape: Triple, patch: Triple, rng: np.random.Generator
+) -> Triple:
+    """Return the first voxel of a patch about a voxel that lies in the case where it is large.
+
+    Args:
+        center: of the patch where there is room; None for any place.
+        shape: of the case.
+        patch: its shape.
+        rng: numbers are drawn from it.
+    """
     corner = []
-    for axis, (size, patch) in enumerate(zip(case.shape, rule.patch, strict=True)):
-        room = size - patch
+    for axis, (size, side) in enumerate(zip(shape, patch, strict=True)):
+        room = size - side
         if room < 0:
             corner.append(room // 2)
         elif center is None:
             corner.append(int(rng.integers(room + 1)))
         else:
-            corner.append(min(max(center[axis] - patch // 2, 0), room))
+            corner.append(min(max(center[axis] - side // 2, 0), room))
     return corner[0], corner[1], corner[2]
 
 
-def _labelled_voxel(case: Case, rule: Sampling, rng: np.random.Generator) -> Triple | None:
+def labelled_voxel(case: Case, rule: Sampling, rng: np.random.Generator) -> Triple | None:
     """Return the voxel to be centered on; None for any place.
 
     In a case with ignored voxels that is always an annotated one, as in nnU-Net.
+
+    Args:
+        case: in question.
+        rule: says how often that is a labelled one.
+        rng: numbers are drawn from it.
     """
     labels = present(case)
     if labels and rng.random() < rule.oversample_foreground:
