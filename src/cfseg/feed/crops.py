@@ -57,12 +57,8 @@ class Source(Protocol):
         """
 
 
-class Case(Protocol):
-    """A case that crops are cut from, on disk or in memory."""
-
-    @property
-    def name(self) -> str:
-        """Of the case."""
+class Labelled(Protocol):
+    """Anything that has labels in known places."""
 
     @property
     def shape(self) -> Triple:
@@ -74,6 +70,14 @@ class Case(Protocol):
 
     def locations(self, label: int) -> npt.NDArray[np.int32]:
         """Return where some voxels of a label are in the flat array."""
+
+
+class Case(Labelled, Protocol):
+    """A case that crops are cut from, on disk or in memory."""
+
+    @property
+    def name(self) -> str:
+        """Of the case."""
 
     def read(self, start: Triple, hu: torch.Tensor, labels: torch.Tensor) -> None:
         """Fill tensors with the part of the case that lies in a box."""
@@ -141,7 +145,7 @@ class ResidentCase:
             labels[z.out, y.out, x.out] = self._labels[z.part, y.part, x.part]
 
 
-def present(case: Case) -> tuple[int, ...]:
+def present(case: Labelled) -> tuple[int, ...]:
     """Return the labels that a case has, in order, without background and what is ignored."""
     return tuple(label.id for label in LABELS if label.id in case.voxels)
 
@@ -214,7 +218,7 @@ def _air(shape: Triple, hu: int, device: torch.device) -> tuple[torch.Tensor, to
     return scan, labels
 
 
-def patch_corner(case: Case, rule: Sampling, rng: np.random.Generator) -> Triple:
+def patch_corner(case: Labelled, rule: Sampling, rng: np.random.Generator) -> Triple:
     """Return the first voxel of a patch, which lies in the case where that is large enough.
 
     nnU-Net lets patches hang over the far ends of a case. There are none in inference, and air
@@ -251,7 +255,7 @@ def corner_around(
     return corner[0], corner[1], corner[2]
 
 
-def labelled_voxel(case: Case, rule: Sampling, rng: np.random.Generator) -> Triple | None:
+def labelled_voxel(case: Labelled, rule: Sampling, rng: np.random.Generator) -> Triple | None:
     """Return the voxel to be centered on; None for any place.
 
     In a case with ignored voxels that is always an annotated one, as in nnU-Net.
