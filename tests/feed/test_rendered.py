@@ -10,12 +10,12 @@ from cfseg.feed.planning import plan_with
 from cfseg.feed.rendered import Rendered
 from cfseg.feed.rendering.elsewhere import KINDS
 from cfseg.feed.rendering.ranges import Rendering
-from cfseg.feed.rendering.scene import UNKNOWN
 from cfseg.geometry import Geometry, Triple
 from cfseg.labels import IGNORE, ORGAN_IDS, TUMOR
 from cfseg.phantoms import tissues as t
 from cfseg.phantoms.anatomy import build
 from cfseg.phantoms.appearance import HU, PHASE_NAMES
+from cfseg.phantoms.class_names import UNKNOWN
 from cfseg.plan import Intensity
 from cfseg.recipes.training import StageTraining
 
@@ -222,3 +222,12 @@ def test_a_plan_of_other_axes_gets_the_same_crop() -> None:
     turned._sampling = replace(one._sampling, patch=(40, 24, 32))
     straight = one.crop(5, 0, 0, PATCH)
     assert torch.equal(turned.crop(5, 0, 0, (40, 24, 32)).labels, straight.labels.permute(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("tissue", "limits"),
+    [(t.BLADDER, (-15, 40)), (t.SOFT, (10, 100)), (t.ARTERY, (15, 420)), (t.GAS, (-900, -850))],
+)
+def test_tissues_of_atlases_alone_look_like_what_they_are(tissue, limits) -> None:
+    (crop,) = crops(source(anatomy(np.full((60, 60, 60), tissue, dtype=np.uint8))), 1)
+    assert limits[0] <= float(crop.hu[8:16, 12:20, 16:24].float().mean()) <= limits[1]

@@ -2,13 +2,20 @@
 
 import torch
 
-from cfseg.feed.rendering.scene import UNKNOWN, Scene
+from cfseg.feed.rendering.scene import Scene
 from cfseg.phantoms import tissues as t
-from cfseg.phantoms.appearance import GAS_HU, Filling
+from cfseg.phantoms.appearance import GAS_HU, Filling, Look
+from cfseg.phantoms.class_names import UNKNOWN
 
 KIDNEYS = (2, 13)
 LUMINA: dict[int, tuple[float, float]] = {11: (4.0, 0.75), t.COLON: (4.0, 0.7), 12: (3.0, 0.8)}
 """Where a hollow organ has its lumen: sigma in mm and depth, see :meth:`Scene.deep`."""
+LIKE: dict[int, tuple[int, float]] = {
+    t.BLADDER: (t.FLUID, 0.0),
+    t.SOFT: (t.MUSCLE, -8.0),
+    t.ARTERY: (5, 0.0),
+}
+"""Tissues of atlases that no phantom has: the one they look like and the difference, HU."""
 NAMELESS = ((-0.5, t.VISCERAL), (0.4, t.BOWEL), (1.0, t.MUSCLE), (9.0, t.FLUID))
 """What unknown tissue is shown as: up to which value of a smooth field."""
 
@@ -27,22 +34,29 @@ def guess_unknown(scene: Scene) -> None:
 
 def render(scene: Scene) -> torch.Tensor:
     """Return (Z, Y, X) float32 HU, without lesions, blur or noise."""
-    table = torch.zeros(256)
-    for tissue, hu in scene.look.hu.items():
-        table[tissue] = hu
     flat = scene.tissue.flatten().to(torch.int32)
-    image = table.to(scene.device).index_select(0, flat).reshape(scene.shape)
+    image = _means(scene.look).to(scene.device).index_select(0, flat).reshape(scene.shape)
     fine, wide = scene.smooth(6), scene.smooth(15)
     fat = scene.of(t.SUBCUTANEOUS, t.VISCERAL)
     grain = fine * scene.within(scene.ranges.fine_hu)
     grain.add_(wide, alpha=scene.within(scene.ranges.wide_hu)).mul_(1 + 0.5 * fat)
-    image += grain.mul_(~scene.of(t.AIR, t.TABLE))
+    image += grain.mul_(~scene.of(t.AIR, t.TABLE, t.GAS))
     _strands(scene, image, fine, wide)
     _liver_vessels(scene, image)
     _kidneys(scene, image)
     _bones_and_lungs(scene, image, fine)
     _hollow(scene, image, grain)
     return image
+
+
+def _means(look: Look) -> torch.Tensor:
+    """Return the mean HU of each tissue, (256,)."""
+    means = torch.full((256,), float(GAS_HU))
+    for tissue, hu in look.hu.items():
+        means[tissue] = hu
+    for tissue, (other, offset) in LIKE.items():
+        means[tissue] = look.hu[other] + offset
+    return means
 
 
 def _strands(scene: Scene, image: torch.Tensor, fine: torch.Tensor, wide: torch.Tensor) -> None:

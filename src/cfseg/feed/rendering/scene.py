@@ -12,8 +12,6 @@ from cfseg.feed.smooth import blobs, blurred
 from cfseg.geometry import Triple, TripleMm
 from cfseg.phantoms.appearance import Look
 
-UNKNOWN = 255
-"""Tissue of a map's voxel of which nobody knows what is there."""
 _LEAST_SIGMA = 0.8
 """Of a smooth field, voxels; finer ones are made as white noise that is blurred."""
 
