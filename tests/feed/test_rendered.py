@@ -1,5 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from cfseg.labels import IGNORE, ORGAN_IDS, TUMOR
 from cfseg.phantoms import tissues as t
 from cfseg.phantoms.anatomy import build
 from cfseg.phantoms.appearance import HU, PHASE_NAMES
+from cfseg.phantoms.atlas import Atlas
 from cfseg.phantoms.class_names import UNKNOWN
 from cfseg.plan import Intensity
 from cfseg.recipes.training import StageTraining
@@ -31,23 +32,17 @@ CALM = Rendering(
 """Nothing is drawn but the patient, the angles and the size."""
 
 
-@dataclass(frozen=True)
-class Anatomy:
-    tissue: np.ndarray
-    labels: np.ndarray
-    spacing_mm: tuple[float, float, float] = (5.0, 5.0, 5.0)
-    name: str = "anatomy"
-
-
-def anatomy(tissue: np.ndarray) -> Anatomy:
-    return Anatomy(tissue, np.where(tissue <= 13, tissue, 0).astype(np.uint8))
+def anatomy(tissue: np.ndarray) -> Atlas:
+    """An atlas of which all is known."""
+    labels = np.where(tissue <= 13, tissue, 0).astype(np.uint8)
+    return Atlas("anatomy", tissue, labels, (5.0, 5.0, 5.0), "a phantom")
 
 
 GRID = Geometry.from_spacing((58, 66, 76), (5.0, 5.0, 5.0))
 WHOLE = anatomy(build(np.random.default_rng(2), GRID).tissue)
 
 
-def block(inner: int, outer: int = t.VISCERAL, size: int = 40) -> Anatomy:
+def block(inner: int, outer: int = t.VISCERAL, size: int = 40) -> Atlas:
     """A cube of one tissue within another."""
     tissue = np.full((size, size, size), outer, dtype=np.uint8)
     tissue[8:-8, 8:-8, 8:-8] = inner
@@ -55,7 +50,7 @@ def block(inner: int, outer: int = t.VISCERAL, size: int = 40) -> Anatomy:
 
 
 def source(
-    *atlases: Anatomy, role: str = "tumor", mm: float = 6.0, ranges: Rendering = CALM, **kwargs
+    *atlases: Atlas, role: str = "tumor", mm: float = 6.0, ranges: Rendering = CALM, **kwargs
 ) -> Rendered:
     stage = StageTraining(epochs=1, patch=PATCH, spacing_mm=(mm,) * 3, features=(4, 8))
     plan = plan_with(role, stage, (mm,) * 3, CT)
@@ -126,7 +121,8 @@ def test_a_map_without_an_organ_has_none() -> None:
 
 def test_unknown_tissue_is_ignored_and_looks_like_something() -> None:
     labels = np.where(WHOLE.labels == 0, IGNORE, WHOLE.labels).astype(np.uint8)
-    unknown = Anatomy(np.where(labels == IGNORE, UNKNOWN, WHOLE.tissue).astype(np.uint8), labels)
+    tissue = np.where(labels == IGNORE, UNKNOWN, WHOLE.tissue).astype(np.uint8)
+    unknown = replace(WHOLE, tissue=tissue, labels=labels)
     for crop in crops(source(unknown), 6):
         ignored = crop.hu[crop.labels == IGNORE].float()
         assert len(ignored) > 0

@@ -1,6 +1,7 @@
 """Crops of label maps that become CT as they are asked for: real anatomy, ever new looks."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ import torch
 from cfseg.feed.crops import Crop, Sampling
 from cfseg.feed.randomness import RENDERING, generator
 from cfseg.feed.rendering import acquisition, appearance, lesions
-from cfseg.feed.rendering.anatomy import Anatomy, Map, place, read
+from cfseg.feed.rendering.anatomy import Map, place, read
 from cfseg.feed.rendering.elsewhere import KINDS, field_of
 from cfseg.feed.rendering.lesions import Findings
 from cfseg.feed.rendering.ranges import PHASES, Rendering
@@ -16,7 +17,18 @@ from cfseg.feed.rendering.scene import Scene
 from cfseg.geometry import Triple
 from cfseg.labels import ORGAN_IDS, TUMOR
 from cfseg.phantoms.appearance import Look
+from cfseg.phantoms.atlas import Atlas
 from cfseg.plan import StagePlan
+
+
+class _Field(NamedTuple):
+    """What a crop is of, before anything is seen of it."""
+
+    name: str
+    center: Triple
+    findings: Findings
+    tissue: torch.Tensor
+    labels: torch.Tensor
 
 
 class Rendered:
@@ -36,7 +48,7 @@ class Rendered:
 
     def __init__(
         self,
-        atlases: Sequence[Anatomy],
+        atlases: Sequence[Atlas],
         plan: StagePlan,
         sampling: Sampling,
         device: torch.device,
@@ -57,20 +69,22 @@ class Rendered:
         plan = self._plan
         back = [plan.transpose.index(axis) for axis in range(3)]
         z, y, x = (shape[axis] for axis in back)
-        empty = rng.random() < self._empty_share
-        make = self._elsewhere if empty else self._anatomy
-        name, center, findings, tissue, labels = make((z, y, x), rng, torch_rng)
+        if rng.random() < self._empty_share:
+            field = self._elsewhere((z, y, x), rng)
+        else:
+            field = self._anatomy((z, y, x), rng, torch_rng)
         look = Look.sample(rng, PHASES, self._ranges.wild_probability, self._ranges.wild_spread)
-        scene = Scene(rng, torch_rng, self._ranges, plan.original_spacing_mm, look, tissue, labels)
-        image = self._image(scene, findings)
+        mm = plan.original_spacing_mm
+        scene = Scene(rng, torch_rng, self._ranges, mm, look, field.tissue, field.labels)
+        image = self._image(scene, field.findings)
         limits = plan.intensity.lower, plan.intensity.upper
         hu = image.clamp_(*limits).round_().to(torch.int16).permute(plan.transpose)
         ids = scene.labels.permute(plan.transpose)
-        return Crop(hu.contiguous(), ids.contiguous(), f"{name}, {look.phase}", center)
+        return Crop(hu.contiguous(), ids.contiguous(), f"{field.name}, {look.phase}", field.center)
 
     def _anatomy(
         self, shape: Triple, rng: np.random.Generator, torch_rng: torch.Generator
-    ) -> tuple[str, Triple, Findings, torch.Tensor, torch.Tensor]:
+    ) -> _Field:
         """Read a map about a voxel of it, and decide what will be found there."""
         drawn = rng.random() * self._until[-1]
         source = self._maps[int(np.searchsorted(self._until, drawn, side="right"))]
@@ -84,15 +98,13 @@ class Rendered:
         host = findings.host if findings.central else 0
         center = place(source, sampling, reach_mm, host, rng)
         tissue, labels = read(source, center, shape, mm, ranges, rng, torch_rng)
-        return source.name, center, findings, tissue, labels
+        return _Field(source.name, center, findings, tissue, labels)
 
-    def _elsewhere(
-        self, shape: Triple, rng: np.random.Generator, _: torch.Generator
-    ) -> tuple[str, Triple, Findings, torch.Tensor, torch.Tensor]:
+    def _elsewhere(self, shape: Triple, rng: np.random.Generator) -> _Field:
         """Make a field without an abdomen, about its middle."""
         kind = str(rng.choice(KINDS))
         tissue = field_of(kind, shape, self._plan.original_spacing_mm, rng, self._device)
-        return kind, (0, 0, 0), Findings(), tissue, torch.zeros_like(tissue)
+        return _Field(kind, (0, 0, 0), Findings(), tissue, torch.zeros_like(tissue))
 
     def _image(self, scene: Scene, findings: Findings) -> torch.Tensor:
         """Return (Z, Y, X) HU; labels of what was painted or cut off are the scene's."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,26 +16,7 @@ from cfseg.feed.store import counted
 from cfseg.geometry import Triple, TripleMm
 from cfseg.labels import IGNORE
 from cfseg.phantoms import tissues as t
-
-
-class Anatomy(Protocol):
-    """A real anatomy without a scan; axes are z up, y back, x left."""
-
-    @property
-    def name(self) -> str:
-        """In words."""
-
-    @property
-    def tissue(self) -> npt.NDArray[np.uint8]:
-        """(Z, Y, X) classes of :mod:`cfseg.phantoms.tissues`; 255 is unknown."""
-
-    @property
-    def labels(self) -> npt.NDArray[np.uint8]:
-        """(Z, Y, X) FLARE ids; :data:`IGNORE` where nobody knows whether an organ is there."""
-
-    @property
-    def spacing_mm(self) -> TripleMm:
-        """(z, y, x)."""
+from cfseg.phantoms.atlas import Atlas
 
 
 @dataclass(frozen=True)
@@ -43,7 +24,7 @@ class Map:
     """A label map on a device, with the places of its labels.
 
     Attributes:
-        name: of the anatomy.
+        name: of the atlas.
         tissue: (Z, Y, X) uint8.
         labels: (Z, Y, X) uint8.
         spacing_mm: (z, y, x).
@@ -59,12 +40,12 @@ class Map:
     places: Mapping[int, npt.NDArray[np.int32]]
 
     @classmethod
-    def of(cls, anatomy: Anatomy, device: torch.device) -> Self:
-        """Take an anatomy to a device."""
-        tissue = torch.from_numpy(np.ascontiguousarray(anatomy.tissue)).to(device)
-        labels = torch.from_numpy(np.ascontiguousarray(anatomy.labels)).to(device)
-        voxels, places = counted(anatomy.labels)
-        return cls(anatomy.name, tissue, labels, anatomy.spacing_mm, voxels, places)
+    def of(cls, atlas: Atlas, device: torch.device) -> Self:
+        """Take an atlas to a device."""
+        tissue = torch.from_numpy(np.ascontiguousarray(atlas.tissue)).to(device)
+        labels = torch.from_numpy(np.ascontiguousarray(atlas.labels)).to(device)
+        voxels, places = counted(atlas.labels)
+        return cls(atlas.name, tissue, labels, atlas.spacing_mm, voxels, places)
 
     @property
     def shape(self) -> Triple:

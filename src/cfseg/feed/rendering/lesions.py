@@ -56,28 +56,24 @@ class Findings:
         return cls(kind, host, beside, bool(rng.random() < focus))
 
 
-def paint(scene: Scene, image: torch.Tensor, findings: Findings) -> int:
-    """Paint findings into the image and tumors into the labels; return how many tumors.
+def paint(scene: Scene, image: torch.Tensor, findings: Findings) -> None:
+    """Paint findings into the image and tumors into the labels.
 
     A kind whose host is not in the crop gives way to another.
     """
     for _ in range(findings.distractors):
         _distract(scene, image)
-    if not findings.kind:
-        return 0
-    painted = _tumors(scene, image, findings.kind, findings.host, findings.central)
-    if painted:
-        return painted
-    there = [name for name, kind in KINDS.items() if scene.has(*kind.hosts)]
-    if not there:
-        return 0
-    other = str(scene.rng.choice(there))
-    host = int(scene.rng.choice([host for host in KINDS[other].hosts if scene.has(host)]))
-    return _tumors(scene, image, other, host, findings.central)
+    name, host, central = findings.kind, findings.host, findings.central
+    if not name or _tumors(scene, image, name, host, central):
+        return
+    if there := [name for name, kind in KINDS.items() if scene.has(*kind.hosts)]:
+        name = str(scene.rng.choice(there))
+        host = int(scene.rng.choice([host for host in KINDS[name].hosts if scene.has(host)]))
+        _tumors(scene, image, name, host, central)
 
 
 def _tumors(scene: Scene, image: torch.Tensor, name: str, host: int, central: bool) -> int:
-    """Paint tumors of a kind; the first from a host, and in the middle of the crop if asked to."""
+    """Paint tumors of a kind and return how many; the first from a host, central if asked to."""
     rng, kind = scene.rng, KINDS[name]
     wanted = int(rng.integers(1, kind.many + 1))
     hu, found = rng.uniform(*kind.hu), 0
