@@ -227,3 +227,26 @@ def test_a_plan_of_other_axes_gets_the_same_crop() -> None:
 def test_tissues_of_atlases_alone_look_like_what_they_are(tissue, limits) -> None:
     (crop,) = crops(source(anatomy(np.full((60, 60, 60), tissue, dtype=np.uint8))), 1)
     assert limits[0] <= float(crop.hu[8:16, 12:20, 16:24].float().mean()) <= limits[1]
+
+
+@pytest.mark.parametrize(
+    ("key", "least", "most"),
+    [
+        ("table_probability", -800, -300),
+        ("arms_probability", 250, 900),
+        ("metal_probability", 850, 900),
+    ],
+)
+def test_what_lies_beside_or_in_a_patient_is_seen_and_not_labelled(key, least, most) -> None:
+    tissue = np.full((40, 50, 80), t.AIR, dtype=np.uint8)
+    tissue[:, 12:38, 28:52] = t.MUSCLE
+    if key == "metal_probability":
+        tissue[:, 24:28, 38:42] = t.BONE
+    plain, with_it = (
+        source(anatomy(tissue), ranges=replace(CALM, scale_sd=0.0, **{key: p})) for p in (0.0, 1.0)
+    )
+    shape = (24, 40, 60)
+    for before, after in zip(crops(plain, 3, shape), crops(with_it, 3, shape), strict=True):
+        changed = after.hu[(after.hu - before.hu).abs() > 150]
+        assert ((changed >= least) & (changed <= most)).any()
+        assert torch.equal(before.labels, after.labels)

@@ -17,10 +17,8 @@ _METAL_HU = 2800.0
 
 def surround(scene: Scene) -> None:
     """Paint a table and arms into the air about a body, if the crop reaches that far."""
-    table, arms = (
-        scene.sometimes(scene.ranges.table_probability),
-        scene.sometimes(scene.ranges.arms_probability),
-    )
+    table = scene.sometimes(scene.ranges.table_probability) and not scene.has(t.TABLE)
+    arms = scene.sometimes(scene.ranges.arms_probability)
     gap, height = scene.within((2.0, 14.0)), scene.within((-60.0, 40.0))
     air = scene.tissue == t.AIR
     if table:

@@ -105,9 +105,11 @@ def read(
         torch_rng: fields are drawn from it.
     """
     # Voxels are gathered by number: grid_sample would want the whole map as float.
-    flat, beyond = None, None
+    device = source.tissue.device
+    flat = torch.zeros(shape, dtype=torch.int32, device=device)
+    beyond = torch.zeros(shape, dtype=torch.bool, device=device)
     matrix = _matrix(mm, ranges, rng)
-    bends = _bends(shape, mm, ranges, rng, torch_rng, source.tissue.device)
+    bends = _bends(shape, mm, ranges, rng, torch_rng, device)
     for axis, size in enumerate(source.shape):
         at = bends[axis].div_(source.spacing_mm[axis]).add_(center[axis])
         for other, count in enumerate(shape):
@@ -116,14 +118,12 @@ def read(
             )
             at += line.to(at).reshape([-1 if a == other else 1 for a in range(3)])
         near = at.round_().clamp(0, size - 1)
-        out = near != at
-        beyond = out if beyond is None else beyond | out
-        near = near.to(torch.int32)
-        flat = near if flat is None else flat * size + near
-    assert flat is not None and beyond is not None  # noqa: S101, PT018 - there are three axes
-    flat = flat.flatten()
-    tissue = source.tissue.flatten().index_select(0, flat).reshape(shape)
-    labels = source.labels.flatten().index_select(0, flat).reshape(shape)
+        beyond |= near != at
+        flat.mul_(size).add_(near.to(torch.int32))
+    tissue, labels = (
+        volume.flatten().index_select(0, flat.flatten()).reshape(shape)
+        for volume in (source.tissue, source.labels)
+    )
     body = (tissue != t.AIR) & (tissue != t.TABLE)
     labels[beyond] = 0
     labels[beyond & body] = IGNORE
