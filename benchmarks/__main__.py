@@ -15,6 +15,13 @@ from benchmarks.augmentation import AUGMENTED, QUICK, write_crops
 from benchmarks.cases import DEFAULT_STEP, PAPER_SIZES, synthetic_scan
 from benchmarks.plot import draw_cascade
 from benchmarks.run import ROOT, Values, rounds, run
+from benchmarks.training_steps import (
+    CASES,
+    QUICK_STEPS,
+    WARM_UP,
+    measured,
+    write_training_cases,
+)
 from cfseg.geometry import Triple
 
 SECTIONS = (
@@ -210,8 +217,25 @@ class Bench:
         return {"variants": rows, "int8": int8}
 
     def training(self) -> Values:
-        """Samples per second of augmentation: cfseg, stock nnU-Net's workers, its library."""
-        return {"augmentation": [self._augmentation(**a) for a in self._augmented()]}
+        """Augmentation and whole steps of training: cfseg and stock nnU-Net in turn."""
+        return {
+            "augmentation": [self._augmentation(**a) for a in self._augmented()],
+            "steps": self.training_steps(),
+        }
+
+    def training_steps(self) -> list[Values]:
+        """Seconds per step: cfseg with windows of a cohort and with one batch, stock nnU-Net."""
+        few = self.asked.quick
+        cohort = write_training_cases(self.scratch, 1 if few else CASES)
+        common = {"folder": self.scratch / f"{cohort.name}-stored", "cohort": cohort, "threads": 2}
+        return [self._training_steps(common | v) for v in ([QUICK_STEPS] if few else measured())]
+
+    def _training_steps(self, values: Values) -> Values:
+        print(f"  {values['stage']}, {values['patch']}", flush=True)
+        sides = {"cfseg": ("training_steps", values), "nnunet": ("stock_training_steps", values)}
+        found = rounds(self.asked.pairs, *sides.values())
+        about = {key: values[key] for key in ("stage", "patch", "steps")} | {"warm_up": WARM_UP}
+        return about | dict(zip(sides, found, strict=True))
 
     def _augmented(self) -> tuple[Values, ...]:
         return QUICK if self.asked.quick else AUGMENTED

@@ -330,12 +330,16 @@ def _start(n: Values) -> str:
 
 
 def _training(n: Values) -> str:
+    parts = {"augmentation": _augmentations, "steps": _training_steps}
+    return "".join(make(n["training"][k]) for k, make in parts.items() if k in n["training"])
+
+
+def _augmentations(found: list[Values]) -> str:
     return (
         "\n## Training: augmentation\n\nWindows per second from crops that have been read, by "
         "cfseg on all threads of one process, by stock nnU-Net's worker processes, and by its "
         "transforms (batchgeneratorsv2) on all threads with the nearest label; batches of two, no "
-        "mirroring, in turn (`--only training`).\n"
-        + "".join(map(_augmentation, n["training"]["augmentation"]))
+        "mirroring, in turn (`--only training`).\n" + "".join(map(_augmentation, found))
     )
 
 
@@ -356,4 +360,34 @@ def _augmentation(found: Values) -> str:
         f"\n{where}, {found['samples']} samples a round:\n\n"
         + table("|".join(["round", "sgemm GFLOP/s", *sides]), rows)
         + f"\nMedian of the rounds: {', '.join(times)}.\n"
+    )
+
+
+def _training_steps(found: list[Values]) -> str:
+    return (
+        "\n## Training: steps\n\nMedian seconds of a whole step of two windows, the demo recipe's "
+        "networks in fp32 on two threads, by cfseg with windows of a cohort, by cfseg with one "
+        "batch again and again, and by stock `nnUNetTrainer` with one process that augments as it "
+        "comes (labels turned one by one, no mirroring), in turn (`--only training`). *Feed* is "
+        "the share of a step that goes to making windows: 1 - one batch / windows.\n"
+        + "".join(map(_steps_of_network, found))
+    )
+
+
+def _steps_of_network(found: Values) -> str:
+    rows: list[list[object]] = []
+    feeds, ratios = [], []
+    for number, (ours, stock) in enumerate(zip(found["cfseg"], found["nnunet"], strict=True), 1):
+        step, one, theirs = (
+            ours["seconds"]["step"], ours["seconds"]["one_batch"], stock["seconds"]["step"],
+        )  # fmt: skip
+        feeds.append(100 * (1 - one / step))
+        ratios.append(step / theirs)
+        machine = [f"{ours['load']:.1f}", ours["gflops"], ours["flags"]]
+        rows.append([number, *machine, step, one, f"{feeds[-1]:.1f}", theirs, f"{ratios[-1]:.2f}"])
+    head = "round|load|sgemm GFLOP/s|CPU|cfseg s|one batch s|feed %|nnU-Net s|cfseg / nnU-Net"
+    return (
+        f"\nThe {found['stage']} network, {'x'.join(map(str, found['patch']))}, {found['steps']} "
+        f"steps after {found['warm_up']}:\n\n{table(head, rows)}\nMedian of the rounds: feed "
+        f"{median(feeds):.1f} %, a step takes {median(ratios):.2f} of nnU-Net's.\n"
     )

@@ -18,6 +18,8 @@ import torch
 from benchmarks.accuracy import accuracy, quantized
 from benchmarks.augmentation import augmentation, library_augmentation, stock_augmentation
 from benchmarks.cases import abdomen, middle, plan_of, role_of, synthetic_scan, weights_of
+from benchmarks.training_accuracy import stock_training
+from benchmarks.training_steps import stock_training_steps, training_steps
 from cfseg.bundle.bundle import default_bundle, read_manifest, read_weights
 from cfseg.errors import ResourceError, UsageError
 from cfseg.geometry import Box, Geometry
@@ -323,6 +325,9 @@ TASKS: dict[str, Callable[[Values], Values]] = {
         augmentation,
         library_augmentation,
         stock_augmentation,
+        stock_training,
+        training_steps,
+        stock_training_steps,
     )
 }
 

@@ -111,3 +111,9 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+def is_launched() -> bool:
+    """Say whether torchrun, or what sets the same variables, started this process with others."""
+    names = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and all(name in os.environ for name in names)

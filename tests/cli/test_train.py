@@ -160,10 +160,23 @@ def test_a_precision_that_the_cpu_lacks_is_refused_before_anything_is_done(cohor
 
 
 def test_a_selection_set_and_other_organ_labels_change_the_steps(cohort):
-    options = ["--recipe", "paper", "--organ-labels", "coarse", "--selection-set", cohort]
-    lines = run(cohort, "-o", cohort / "w", *options, "--dry-run").output.splitlines()
+    entries = {
+        name: {
+            "image": f"imagesTr/{name}_0000.nii.gz",
+            "label": f"labelsTr/{name}.nii.gz",
+            "annotated": [*ORGAN_IDS, 14],
+        }
+        for name in ("tumor_0", "tumor_1")
+    }
+    chosen = cohort / "chosen.json"
+    chosen.write_text(json.dumps(entries))
+    options = ["--recipe", "paper", "--organ-labels", "coarse", "--selection-set"]
+    lines = run(cohort, "-o", cohort / "w", *options, chosen, "--dry-run").output.splitlines()
     assert not any("teacher" in line for line in lines)
-    assert lines[-3] == "selection: rank the kept weights on 20 cases"
+    assert lines[-3] == "selection: rank the kept weights on 2 cases"
+    refused = run(cohort, "-o", cohort / "w", *options, cohort, "--dry-run").exception
+    assert isinstance(refused, UsageError)
+    assert "bare_0 is not fully labelled" in refused.message
 
 
 def test_organ_labels_of_the_tumor_model_are_a_step_of_their_own(cohort):

@@ -268,6 +268,15 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(tmp_path, monkeypatch)
     assert len(cases.write(tmp_path)) == 1
 
 
+def test_a_disk_that_loses_what_was_written_is_named(tmp_path, monkeypatch) -> None:
+    cases = Cases("ab")
+    facts = cases.facts(tmp_path)
+    monkeypatch.setattr(Store, "_write", lambda *_: None)
+    with pytest.raises(ResourceError, match="of a is gone") as caught:
+        Store(tmp_path / "data", plan_of()).write(cases.origins, facts, 1)
+    assert caught.value.code == "E_DISK"
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     st.tuples(*[st.integers(1, 90)] * 3), st.tuples(*[st.integers(-60, 60)] * 3),

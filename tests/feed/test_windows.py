@@ -1,6 +1,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -102,4 +103,17 @@ def test_threads_of_windows_leave_those_of_the_network_alone() -> None:
     with feed(Noted()) as windows:
         windows(0)
         assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
+
+
+def test_a_network_keeps_its_threads_even_if_it_has_not_run_yet() -> None:
+    def found() -> int:
+        torch.set_num_threads(2)  # which torch takes note of, and looks at only when it is needed
+        with feed(Noted()) as windows:
+            windows(0)
+            return torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    with ThreadPoolExecutor(1) as fresh:
+        assert fresh.submit(found).result() == 2
     torch.set_num_threads(before)

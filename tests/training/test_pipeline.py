@@ -64,7 +64,7 @@ def test_the_paper_decides_which_cases_teach_which_model(trained):
     assert cases(curriculum.tumor) == ["tumor_a", "tumor_b"]
     assert cases(first) == ["full_a", "full_b", "tumor_a"]
     assert cases(second) == sorted(tiny_cohort.ANNOTATED)
-    dropped = json.loads((work / "teacher" / "changes.json").read_text())["dropped"]
+    dropped = json.loads((work / "teacher" / "labels_2" / "changes.json").read_text())["dropped"]
     expected = sorted(tiny_cohort.ANNOTATED.keys() - {*dropped})
     assert (len(dropped), cases(curriculum.organ)) == (1, expected)
 
@@ -283,6 +283,7 @@ def test_networks_start_from_those_of_a_bundle(trained, tmp_path):
         init=trained.pipeline.bundle,
     ).run("coarse")  # fmt: skip
     assert any(line.startswith("  starting from coarse of bundle ") for line in lines)
+    assert (tmp_path / "training.html").is_file()  # of a stage alone too, which ends in no bundle
 
 
 def test_the_selection_comes_last_and_decides_the_weights(trained):

@@ -1,5 +1,7 @@
 """What decides a step: each key of a recipe has its place, and a new one cannot be forgotten."""
 
+import json
+
 import pytest
 
 import tiny_cohort
@@ -97,3 +99,13 @@ def test_cases_and_their_labels_decide_the_data(tmp_path):
     labelled = stage_inputs(TRAINING, TRAINING.organ, cases[:3], {"teacher": "x"})
     assert labelled["data"] != some["data"]
     assert labelled["network"] != some["network"]
+
+
+def test_the_value_of_unknown_voxels_decides_the_data(tmp_path):
+    dataset = tiny_cohort.write(tmp_path)
+    before = stage_inputs(TRAINING, TRAINING.organ, read_cases(dataset))
+    manifest = dataset / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"ignore": 200}))
+    after = stage_inputs(TRAINING, TRAINING.organ, read_cases(dataset))
+    assert before["data"] != after["data"]
+    assert before["network"] != after["network"]

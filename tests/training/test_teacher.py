@@ -15,7 +15,7 @@ from cfseg.dataset.cases import read_cases
 from cfseg.dataset.digests import Digests
 from cfseg.errors import InputError, UsageError
 from cfseg.geometry import Geometry
-from cfseg.io import read_scan
+from cfseg.io import read_scan, write_json
 from cfseg.labels import ORGAN_IDS
 from cfseg.recipes.recipe import load
 from cfseg.training.curriculum import Curriculum
@@ -56,6 +56,20 @@ def test_the_rounds_follow_each_other(tmp_path):
     assert second.labels.labeller is first
     assert len(second.cases) == len(curriculum.organ.cases) == 6
     assert curriculum.tumor.labels is first.labels
+
+
+def test_the_changes_of_a_later_round_do_not_count_for_fewer_rounds(tmp_path):
+    cases = read_cases(tiny_cohort.write(tmp_path / "cohort"))
+
+    def organ(rounds):
+        training = tiny_cohort.recipe().training
+        teacher = training.teacher.model_copy(update={"rounds": rounds})
+        training = training.model_copy(update={"teacher": teacher})
+        return Curriculum(cases, tmp_path / "w", training, Digests()).organ
+
+    write_json(organ(2).labels.file, {"change": {case.name: 0.5 for case in cases}})
+    assert len(organ(2).labels.left_out()) == 2
+    assert organ(1).labels.left_out() == frozenset()
 
 
 def test_a_cohort_of_the_papers_size_is_planned_without_reading_images(tmp_path):

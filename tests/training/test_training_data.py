@@ -234,7 +234,7 @@ def test_unknown_voxels_are_no_agreement_between_rounds(ignoring):
 
         label_cases([case], labels.folder, Teacher(say, str(number)), lambda done: None)
     curriculum.compare_rounds(rounds[-1])
-    (change,) = json.loads((ignoring.work / "teacher" / FILE).read_text())["change"].values()
+    (change,) = json.loads((rounds[-1].folder / FILE).read_text())["change"].values()
     known = tiny_cohort.blocks()[:, :, :18]
     labelled = np.isin(known, tiny_cohort.FIVE).sum() + 2
     assert change == pytest.approx(1 / labelled, abs=1e-6)

@@ -20,7 +20,7 @@ from cfseg.errors import (
     CfsegError,
     as_cfseg_error,
 )
-from cfseg.parallel import spin_briefly
+from cfseg.parallel import is_launched, spin_briefly
 from cfseg.tables import shown
 
 __all__ = ["app", "main"]
@@ -43,14 +43,9 @@ def main() -> None:
     spin_briefly()
     _print_any_text()
     code = _run(Root())
-    if _is_in_group():
+    if is_launched():
         _leave_group(code)
     raise SystemExit(code)
-
-
-def _is_in_group() -> bool:
-    """Say whether this process was started with others, by what tells how they ended."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def _leave_group(code: int) -> Never:
@@ -87,7 +82,7 @@ def _run(root: Root) -> int:
     except BaseException as error:
         code = _told(error, debug=root.debug)
         code = _stop_behind(error) or code
-    if code in (EXIT_SIGINT, EXIT_SIGTERM) and not _is_in_group():
+    if code in (EXIT_SIGINT, EXIT_SIGTERM) and not is_launched():
         _say("cfseg: stopped; what is finished is kept, run it again to go on")
     if code == EXIT_SIGPIPE:  # what is left in the buffer has no reader
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

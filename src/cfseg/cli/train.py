@@ -99,9 +99,10 @@ def train(
     Example: cfseg train cohort -o work --recipe demo
     """
     from cfseg.dataset.problems import check_folder
-    from cfseg.learning.group import group_of, is_launched
+    from cfseg.learning.group import group_of
     from cfseg.learning.launch import launch
     from cfseg.networks.device import find_device
+    from cfseg.parallel import is_launched
     from cfseg.recipes.recipe import load
 
     found = find_device(device)

@@ -1,5 +1,6 @@
 """What decides what is made of a cohort: its files, by their contents."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,26 +60,30 @@ def _read(file: Path) -> dict[str, list[Any]]:
 
 
 def facts(cases: Sequence[Case], digests: Digests | None = None) -> list[list[Any]]:
-    """Return what counts of the cases: labels by content, scans by their size.
+    """Return what counts of the cases: scans and labels by their contents.
 
     Args:
         cases: in question.
-        digests: known ones of their label maps.
+        digests: known ones of their files.
     """
     digests = digests or Digests()
     return [
         [
             case.name,
             sorted(case.annotated),
-            _size(case.image),
+            _digest(case.image, digests),
             digests.of(case.label),
             *([] if case.label_map is None else [sorted(case.label_map.items())]),
+            *([] if case.ignore is None else [{"ignore": case.ignore}]),
         ]
         for case in cases
     ]
 
 
-def _size(scan: Path) -> int:
-    """Return the bytes of a scan's file, or of all files of a DICOM series in a folder."""
-    files = [scan] if scan.is_file() else filter(Path.is_file, scan.rglob("*"))
-    return sum(file.stat().st_size for file in files)
+def _digest(scan: Path, digests: Digests) -> str:
+    """Return the sha256 of a scan's file, or of all files of a DICOM series in a folder."""
+    if scan.is_file():
+        return digests.of(scan)
+    files = sorted(file for file in scan.rglob("*") if file.is_file())
+    whole = "".join(digests.of(file) for file in files)
+    return hashlib.sha256(whole.encode()).hexdigest()

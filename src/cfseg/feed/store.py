@@ -236,7 +236,8 @@ class Store:
 
         Raises:
             InputError: a case cannot be read.
-            ResourceError: ``E_DISK``, there is no room, or the disk refuses.
+            ResourceError: ``E_DISK``, there is no room, the disk refuses, or it lost what was
+                written.
         """
         pairs = list(zip(origins, facts, strict=True))
         left = [pair for pair in pairs if self.find(*pair) is None]
@@ -245,12 +246,22 @@ class Store:
             write_json(self.folder / "grid.json", self._grid)
         done = len(pairs) - len(left)
         _told(each(lambda pair: self._write(*pair), left, jobs), done, len(pairs), on_case)
-        return [case for pair in pairs if (case := self.find(*pair))]
+        return [self._found(*pair) for pair in pairs]
 
     def find(self, origin: Origin, facts: Facts) -> StoredCase | None:
         """Return a case that is stored, None if it is not."""
         hu, labels = (Chunked.find(file) for file in self._files(origin, facts))
         return None if hu is None or labels is None else StoredCase(origin.name, hu, labels)
+
+    def _found(self, origin: Origin, facts: Facts) -> StoredCase:
+        case = self.find(origin, facts)
+        if case is None:
+            raise ResourceError(
+                f"{self.folder}: what was written of {origin.name} is gone; check the disk, and "
+                "run it again",
+                code="E_DISK",
+            )
+        return case
 
     def _files(self, origin: Origin, facts: Facts) -> tuple[Path, Path]:
         scan = _key(origin.scan, facts.slices)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import local
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -70,7 +71,10 @@ class Feed:
         self._intensity, self._device, self._ahead = intensity, device, ahead
         self._most = crop_shape(augmentation, patch)
         self._coming: dict[int, Future[tuple[Windows, torch.cuda.Event | None]]] = {}
-        # Of one thread each, or they would be in the way of those that the network runs with.
+        self._own = local()
+        # Of one thread each, or they would be in the way of those that the network runs with. This
+        # thread takes its own number now: at its first use it would take the last that was set.
+        torch.get_num_threads()
         self._pool = ThreadPoolExecutor(
             min(max(1, ahead), os.cpu_count() or 1), "windows", torch.set_num_threads, (1,)
         )
@@ -98,10 +102,12 @@ class Feed:
         return windows
 
     def _made_beside(self, step: int) -> tuple[Windows, torch.cuda.Event | None]:
-        """Make windows on a stream of their own, where the device has streams."""
+        """Make windows on this thread's own stream, where the device has streams."""
         if self._device.type != "cuda":
             return self._made(step), None
-        own = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        if not hasattr(self._own, "stream"):  # torch keeps memory to use again for each stream
+            self._own.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        own = self._own.stream
         with torch.cuda.stream(own):
             windows = self._made(step)
             return windows, own.record_event()

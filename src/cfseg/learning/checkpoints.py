@@ -79,7 +79,10 @@ def read(sheet: Path) -> Contents:
     try:
         values, contents = _sheet(sheet), file.read_bytes()
         if values.digest != _digest(values.values, contents):
-            raise ModelError(f"{file}: damaged, its sha256 is not the one in {sheet.name}")
+            raise ModelError(
+                f"{file}: damaged, its sha256 is not the one in {sheet.name}; restore it from a "
+                f"backup, or delete {sheet.parent} to train this network again"
+            )
         return dict(safetensors.torch.load(contents)), values.values
     except OSError as error:
         raise ModelError(f"{file}: cannot be read ({error.strerror})") from error

@@ -28,11 +28,6 @@ QUIET_SECONDS = 20.0
 """How long a process with nothing new to tell waits to be ended by whoever started the group."""
 
 
-def is_launched() -> bool:
-    """Say whether torchrun, or what sets the same variables, started this process with others."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
 @contextmanager
 def group_of(device: str) -> Iterator[torch.device]:
     """Join the group of processes, and give the device of this one.
@@ -42,7 +37,13 @@ def group_of(device: str) -> Iterator[torch.device]:
     """
     own = torch.device("cpu")
     if device == "cuda":
-        own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        number, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if number >= there:
+            raise UsageError(
+                f"process {number} of this machine has no GPU of its own, {there} are here; start "
+                f"no more than {there} processes"
+            )
+        own = torch.device("cuda", number)
         torch.cuda.set_device(own)
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()

@@ -25,6 +25,9 @@ from cfseg.learning.trainee import Trainee, all_heads
 
 MAX_NORM = 12.0
 """nnU-Net's, of all gradients together."""
+TOLD = {"fp32": 1, "bf16": 1, "fp16": 5}
+"""After how many steps in a row that were left out it is told; in fp16 the scale of the losses is
+found by leaving out some."""
 MOST_SKIPPED = 20
 """Steps in a row whose loss or gradients are not finite."""
 
@@ -88,7 +91,7 @@ def train(
                 state.step + 1, settings.steps, len(batch.labels) * processes(),
                 loss, lr, perf_counter() - start, _seconds(began, fed),
             )  # fmt: skip
-            _count(state, step, name, report)
+            _count(state, step, name, report, TOLD[settings.precision])
             if on_step:
                 on_step(step)
             asked = stop.agreed(trainee.device)
@@ -132,7 +135,7 @@ def learn(trainee: Trainee, windows: Windows, lr: float) -> float:
     return value if is_finite else math.nan
 
 
-def _count(state: State, step: Step, name: str, report: Callable[[str], None]) -> None:
+def _count(state: State, step: Step, name: str, report: Callable[[str], None], told: int) -> None:
     """Take note of a step.
 
     Raises:
@@ -145,7 +148,7 @@ def _count(state: State, step: Step, name: str, report: Callable[[str], None]) -
         state.skipped = 0
         return
     state.skipped += 1
-    if state.skipped == 1:
+    if state.skipped == told:
         report(
             f"{name}: step {step.done}: the loss or its gradients are not finite; steps are left "
             "out until they are"
@@ -164,7 +167,7 @@ def _now(device: torch.device) -> Any:  # noqa: ANN401 - a time, or an event of 
     if device.type != "cuda":
         return perf_counter()
     event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-    event.record()
+    event.record(torch.cuda.current_stream(device))
     return event
 
 

@@ -31,8 +31,7 @@ class NetworkCost(Frozen):
         seconds_per_step: the mean.
         samples_per_second: windows, of all processes.
         feed_share: of the steps' time, waiting for windows, 0 to 1.
-        peak_mb: most memory of the first process (CPU: resident, whatever it did before; GPU:
-            reserved by torch).
+        peak_mb: most memory of the first process (CPU: resident; GPU: reserved by torch).
         energy_kwh: hours times the machine's power.
         co2_g: energy times the electricity's emissions.
         device: cpu or cuda.

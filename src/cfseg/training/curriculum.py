@@ -267,7 +267,7 @@ class Curriculum:
             return np.where(target == IGNORE, np.uint8(0), target)
 
         write_changes(
-            self.work / "teacher" / FILE,
+            labels.folder / FILE,
             labels.cases,
             lambda case: read(before.folder, case),
             lambda case: read(labels.folder, case),
@@ -323,7 +323,7 @@ class Curriculum:
         labels = coarse
         for number in range(1, teacher.rounds + 1):
             labels = self._round(number, teacher, labels)
-        return AgreedLabels(labels, self.work / "teacher" / FILE, teacher.drop_fraction)
+        return AgreedLabels(labels, labels.folder / FILE, teacher.drop_fraction)
 
     def _round(self, number: int, stage: StageTraining, labels: PredictedLabels) -> PredictedLabels:
         full = [c for c in self.cases if c.has_all_organs]

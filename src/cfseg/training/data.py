@@ -96,7 +96,7 @@ def _bytes(number: float) -> str:
 def origin_of(learner: Learner, case: Case) -> Origin:
     """Return a case as it is stored for a network, and what decides it."""
     truth = facts([case], learner.digests)[0]
-    labels = [truth, learner.labels.digest(case), learner.role == "tumor", case.ignore]
+    labels = [truth, learner.labels.digest(case), learner.role == "tumor"]
 
     def read() -> tuple[Volume, LabelMap]:
         volume = read_scan(case.image, case=case.name).volume

@@ -5,6 +5,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import psutil
 import torch
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -15,7 +16,7 @@ def environment() -> dict[str, str]:
     rows = {
         "System": _system(),
         "CPU": f"{_cpu()}, {os.cpu_count()} cores",
-        "RAM": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GB",
+        "RAM": f"{psutil.virtual_memory().total / 2**30:.0f} GB",
         "GPU (number and type)": _gpu(),
         "CUDA version": str(torch.version.cuda or "none"),
         "Programming language": f"Python {platform.python_version()}",

@@ -12,9 +12,10 @@ from cfseg.feed.phantoms import Phantoms
 from cfseg.feed.rendered import Rendered
 from cfseg.feed.windows import Feed
 from cfseg.inference.predictor import windows_of
+from cfseg.inference.process_memory import give_back, reset_peak
 from cfseg.io.memory import limit_bytes
 from cfseg.learning.board import Board
-from cfseg.learning.group import is_first, own_samples
+from cfseg.learning.group import is_first, own_samples, processes
 from cfseg.learning.loop import train
 from cfseg.learning.losses import head_weights, rare_label_weights
 from cfseg.learning.precision import precision_on
@@ -32,7 +33,7 @@ from cfseg.training.steps import Progress, Report
 from cfseg.training.trained import write_plan
 from cfseg.training.validation import Validation
 
-RESIDENT_SHARE = {"cpu": 0.25, "cuda": 0.5}
+RESIDENT_SHARE = {"cpu": 0.25, "cuda": 0.25}
 """Of the memory there is, for cases that are kept in it."""
 MOST_FEED_SHARE = 0.1
 """Of a step's time; if windows take more of it the device waits too long."""
@@ -56,7 +57,7 @@ def fit(
         learner: the network, with its cases stored.
         weight: 1 or 2; another weight is another random initialization.
         cascade: says how windows lie when it is validated.
-        device: where to train; on a CPU all its cores are used.
+        device: where to train.
         report: gets one line per epoch.
         start: of the weights; None for random ones.
         progress: is told after each step.
@@ -70,6 +71,7 @@ def fit(
     training, stage = learner.training, learner.stage
     lesson, seed = read_lesson(learner), training.seed + weight
     name, place = learner.networks[weight - 1], _place(learner, weight)
+    _forget_memory(device)
     atlases = atlases_of(learner)
     settings = settings_of(lesson, training, stage, device)
     network = fresh_network(lesson.plan, seed)
@@ -205,8 +207,17 @@ def feed_of(
     )  # fmt: skip
 
 
+def _forget_memory(device: torch.device) -> None:
+    """Let nothing that a network before this one took count as taken, nor its peak."""
+    give_back(device)
+    reset_peak(device)
+
+
 def _resident_mb(device: torch.device) -> float:
-    there = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else limit_bytes()
+    if device.type == "cuda":
+        there = float(torch.cuda.mem_get_info(device)[0])
+    else:
+        there = limit_bytes() / processes()  # which share a machine's memory
     return RESIDENT_SHARE[device.type] * there / 1e6
 
 

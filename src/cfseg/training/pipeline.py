@@ -120,6 +120,7 @@ class Pipeline:
         self.grids: Mapping[str, Grid] = {}
         self.page_at = perf_counter()
         self._learn_from(readable_cases(dataset) if skip_bad else read_cases(dataset))
+        self.selection_set = selection_set
         self.selection_cases = () if selection_set is None else read_cases(selection_set)
         _refuse_other_engine(self.work)
 
@@ -146,8 +147,22 @@ class Pipeline:
         found = check_fitness(self.dataset, memory, self.jobs, on_case, remember=remember)
         found.judge(self.report, skip_bad=self.skip_bad)
         self.left_out, self.grids = found.bad, found.grids
+        self._check_selection(remember=remember)
         if self.left_out:
             self._learn_from(found.good)
+
+    def _check_selection(self, *, remember: bool) -> None:
+        if self.selection_set is None:
+            return
+        for case in self.selection_cases:
+            if case.label is None or case.ignore is not None or not case.has_all_organs:
+                raise UsageError(
+                    f"--selection-set {self.selection_set}: {case.name} is not fully labelled; "
+                    "every case needs a label map with all organs and nothing to be ignored"
+                )
+        memory = self.work / "selection_fitness.json"
+        found = check_fitness(self.selection_set, memory, self.jobs, remember=remember)
+        found.judge(self.report, skip_bad=False)
 
     # -- the chain -----------------------------------------------------------------------------
 
@@ -244,12 +259,15 @@ class Pipeline:
             return
         with alone_in(self.work):
             write_json(self.work / MADE_BY, {"engine": ENGINE})
+            self.steps(stage)  # refuses a stage that nobody trains before a case is read
             self.check()
             as_first(self.cases)
             try:
                 run_steps(self.markers, self.steps(stage), self.report)
             finally:
                 self.digests.save()
+            if not (self.bundle / MANIFEST).is_file():  # whose step has written the page
+                self.write_page({})
 
     def benchmark(self, stage: Role | None = None) -> Iterator[str]:
         """Time each network on a few cases, with the labels that are known; yield a line for each.

@@ -25,7 +25,7 @@ class Trained(NamedTuple):
         weights: by state-dict name.
         checkpoint: their name: ``final_STEP`` or ``kept_STEP``.
         epoch: after which these were the weights, counted from 1; 0 if that is not known.
-        digest: sha256 of the weights' file.
+        digest: sha256 of the weights, in the order of their names.
     """
 
     plan: StagePlan
@@ -72,9 +72,8 @@ def read_trained(folder: Path, checkpoint: str) -> Trained:
     sheet = _sheet(folder, checkpoint)
     tensors, values = checkpoints.read(sheet)
     epoch = values["epoch"] if "epoch" in values else len(values["state"]["history"])
-    names = [name for name in tensors if not name.startswith("optimizer/")]
     contents = hashlib.sha256()
-    for name in sorted(names):
+    for name in sorted(tensors):
         contents.update(tensors[name].numpy().tobytes())
     return Trained(read_plan(folder), tensors, sheet.stem, epoch, contents.hexdigest())
 
