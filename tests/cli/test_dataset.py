@@ -17,7 +17,7 @@ def run(*words):
     return CliRunner().invoke(app, ["dataset", *map(str, words)])
 
 
-@pytest.mark.parametrize("verb", ["check", "groups"])
+@pytest.mark.parametrize("verb", ["check", "groups", "atlas"])
 def test_help_has_an_example(verb):
     result = run(verb, "--help")
     assert result.exit_code == 0

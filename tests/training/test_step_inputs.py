@@ -15,7 +15,8 @@ LOOP_KEYS = {
     "optimizer", "initial_lr", "momentum", "weight_decay", "lr_schedule", "lr_halve_epochs",
     "warmup_epochs", "batch_dice", "hard_voxels", "batch_size", "iterations_per_epoch",
     "validation_cases", "mirror", "elastic_probability", "rare_label_exponent",
-    "oversample_foreground", "phantom_share", "ema", "cpu_precision", "keep_every_epochs",
+    "oversample_foreground", "phantom_share", "map_share", "empty_share", "ema",
+    "cpu_precision", "keep_every_epochs",
 }  # fmt: skip
 """Of what the stages share, that which decides how a network learns from its data, and for how
 long."""

@@ -1,4 +1,4 @@
-"""``cfseg dataset check`` and ``cfseg dataset groups``."""
+"""``cfseg dataset check``, ``groups`` and ``atlas``."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from cfseg.dataset.groups import Grouping
     from cfseg.dataset.problems import Problem
     from cfseg.io import ReadingOptions
+    from cfseg.phantoms.conversion import Converted
 
 dataset_app = typer.Typer(
-    help="What a cohort holds: bad cases, and the paper's groups.\n\n"
+    help="What a cohort holds: bad cases, and the paper's groups; anatomy from label maps.\n\n"
     "Example: cfseg dataset groups cohort -o groups",
     no_args_is_help=True,
 )
@@ -132,6 +133,46 @@ def groups(
         _print_absent(grouping)
         _print_without_scan(grouping)
     raise typer.Exit(grouping.exit_code)
+
+
+@dataset_app.command()
+def atlas(
+    maps: Annotated[list[Path], typer.Argument(help="Label maps, or folders of them.")],
+    classes: Annotated[
+        Path, typer.Option(help="Class table as JSON: {id: name}; names of tissues decide.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the atlases.")],
+    source: Annotated[
+        str, typer.Option(help="Where the maps come from and their license; kept in each atlas.")
+    ],
+    spacing: Annotated[float, typer.Option(min=0.5, help="Of the atlases, mm.")] = 3.0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
+) -> None:
+    """Turn label maps of any class table into atlases: anatomy to render scans from.
+
+    Writes NAME.nii.gz (tissue classes, for any viewer) and NAME.json (source, volumes, gaps
+    between neighbors) for each map. What a map does not name is unknown. A map is refused if its
+    organs lie on the wrong side of each other (E_SITUS), if it has ids without a name (E_LABELS)
+    or if air touches its organs (E_BODY).
+
+    Exit codes: 0 all done, 2 wrong call, 3 some refused, 4 all refused, 6 the disk cannot be
+    written.
+
+    Example: cfseg dataset atlas maps --classes classes.json --source "AMOS 2022, CC BY 4.0" -o
+    atlases
+    """
+    from cfseg.cli.console import Console
+    from cfseg.errors import exit_code
+    from cfseg.phantoms.conversion import convert
+
+    console, errors = Console(quiet=quiet), Console(stderr=True)
+
+    def on_map(converted: "Converted", _done: int, _of: int) -> None:
+        (errors if converted.error else console).say(converted.line)
+
+    made = convert(maps, classes, out, source=source, spacing_mm=spacing, on_map=on_map)
+    refused = [it.error.code for it in made if it.error is not None]
+    raise typer.Exit(exit_code(len(made) - len(refused), refused))
 
 
 def check_table(summary: "CheckSummary") -> "Table":

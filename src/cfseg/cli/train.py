@@ -56,6 +56,10 @@ def train(
         Path | None,
         typer.Option(help="Bundle in the place of the coarse model: it completes the labels."),
     ] = None,
+    atlases: Annotated[
+        Path | None,
+        typer.Option(help="Atlases that training.map_share of the windows are rendered from."),
+    ] = None,
     gpus: Annotated[
         int, typer.Option(min=1, help="GPUs that share each batch; on a CPU, processes.")
     ] = 1,
@@ -107,7 +111,7 @@ def train(
         check_folder(out)
         asked = _Asked(
             dataset, out, load(recipe, overrides), _command(recipe, overrides), _role(stage), init,
-            coarse, selection_set, notice, jobs, skip_bad, dry_run, benchmark,
+            coarse, atlases, selection_set, notice, jobs, skip_bad, dry_run, benchmark,
         )  # fmt: skip
         _check_machine(asked, gpus, own)
         _use_threads(threads)
@@ -128,6 +132,7 @@ class _Asked:
     role: "Role | None"
     init: Path | None
     coarse: Path | None
+    atlases: Path | None
     selection_set: Path | None
     notice: str | None
     jobs: int
@@ -150,7 +155,8 @@ def _train(asked: _Asked, device: "torch.device") -> None:
         device=device, report=log,
         provenance={"command": asked.command, "cfseg": __version__},
         notice=phantom_notice(asked.dataset) if asked.notice is None else asked.notice,
-        init=asked.init, coarse=asked.coarse, selection_set=asked.selection_set,
+        init=asked.init, coarse=asked.coarse, atlases=asked.atlases,
+        selection_set=asked.selection_set,
         progress=log.progress, jobs=asked.jobs, skip_bad=asked.skip_bad,
     )  # fmt: skip
     lines: list[str] = []

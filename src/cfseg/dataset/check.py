@@ -18,7 +18,6 @@ from cfseg.dataset.cases import Case, each, present_labels, read_mapped, settled
 from cfseg.dataset.layouts import Cohort, Entry, list_cohort
 from cfseg.dataset.manifest import NAME, write_manifest
 from cfseg.dataset.problems import Problem, check_out, problem_from
-from cfseg.dataset.situs import misplaced
 from cfseg.errors import exit_code
 from cfseg.geometry import Geometry
 from cfseg.io import (
@@ -31,6 +30,7 @@ from cfseg.io import (
     write_text,
 )
 from cfseg.labels import NAMES
+from cfseg.situs import misplaced
 from cfseg.tables import csv_text
 from cfseg.volume import LabelMap, Volume
 

@@ -57,12 +57,8 @@ class Source(Protocol):
         """
 
 
-class Case(Protocol):
-    """A case that crops are cut from, on disk or in memory."""
-
-    @property
-    def name(self) -> str:
-        """Of the case."""
+class Labelled(Protocol):
+    """Anything that has labels in known places."""
 
     @property
     def shape(self) -> Triple:
@@ -74,6 +70,14 @@ class Case(Protocol):
 
     def locations(self, label: int) -> npt.NDArray[np.int32]:
         """Return where some voxels of a label are in the flat array."""
+
+
+class Case(Labelled, Protocol):
+    """A case that crops are cut from, on disk or in memory."""
+
+    @property
+    def name(self) -> str:
+        """Of the case."""
 
     def read(self, start: Triple, hu: torch.Tensor, labels: torch.Tensor) -> None:
         """Fill tensors with the part of the case that lies in a box."""
@@ -141,7 +145,7 @@ class ResidentCase:
             labels[z.out, y.out, x.out] = self._labels[z.part, y.part, x.part]
 
 
-def present(case: Case) -> tuple[int, ...]:
+def present(case: Labelled) -> tuple[int, ...]:
     """Return the labels that a case has, in order, without background and what is ignored."""
     return tuple(label.id for label in LABELS if label.id in case.voxels)
 
@@ -214,7 +218,7 @@ def _air(shape: Triple, hu: int, device: torch.device) -> tuple[torch.Tensor, to
     return scan, labels
 
 
-def patch_corner(case: Case, rule: Sampling, rng: np.random.Generator) -> Triple:
+def patch_corner(case: Labelled, rule: Sampling, rng: np.random.Generator) -> Triple:
     """Return the first voxel of a patch, which lies in the case where that is large enough.
 
     nnU-Net lets patches hang over the far ends of a case. There are none in inference, and air
@@ -225,23 +229,41 @@ def patch_corner(case: Case, rule: Sampling, rng: np.random.Generator) -> Triple
         rule: says how often a patch is centered on a label.
         rng: numbers are drawn from it.
     """
-    center = _labelled_voxel(case, rule, rng)
+    return corner_around(labelled_voxel(case, rule, rng), case.shape, rule.patch, rng)
+
+
+def corner_around(
+    center: Triple | None, shape: Triple, patch: Triple, rng: np.random.Generator
+) -> Triple:
+    """Return the first voxel of a patch about a voxel that lies in the case where it is large.
+
+    Args:
+        center: of the patch where there is room; None for any place.
+        shape: of the case.
+        patch: its shape.
+        rng: numbers are drawn from it.
+    """
     corner = []
-    for axis, (size, patch) in enumerate(zip(case.shape, rule.patch, strict=True)):
-        room = size - patch
+    for axis, (size, side) in enumerate(zip(shape, patch, strict=True)):
+        room = size - side
         if room < 0:
             corner.append(room // 2)
         elif center is None:
             corner.append(int(rng.integers(room + 1)))
         else:
-            corner.append(min(max(center[axis] - patch // 2, 0), room))
+            corner.append(min(max(center[axis] - side // 2, 0), room))
     return corner[0], corner[1], corner[2]
 
 
-def _labelled_voxel(case: Case, rule: Sampling, rng: np.random.Generator) -> Triple | None:
+def labelled_voxel(case: Labelled, rule: Sampling, rng: np.random.Generator) -> Triple | None:
     """Return the voxel to be centered on; None for any place.
 
     In a case with ignored voxels that is always an annotated one, as in nnU-Net.
+
+    Args:
+        case: in question.
+        rule: says how often that is a labelled one.
+        rng: numbers are drawn from it.
     """
     labels = present(case)
     if labels and rng.random() < rule.oversample_foreground:

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-PLACE, SOURCE, AUGMENTATION = 1, 2, 3
-"""What numbers are drawn for: a case and a place in it; one of several sources; the changes."""
+PLACE, SOURCE, AUGMENTATION, RENDERING = 1, 2, 3, 4
+"""What numbers are drawn for: a case and a place in it; one of several sources; the changes; what a
+label map looks like."""
 
 
 def generator(seed: int, step: int, sample: int, purpose: int) -> np.random.Generator:

@@ -1,5 +1,6 @@
 """From tissue classes to Hounsfield units: contrast phase, texture, contents of hollow organs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,8 @@ HU: dict[int, tuple[float, float, float, float, float]] = {
     t.AIR: (-1000, -1000, -1000, -1000, 2),
 }
 PHASE_NAMES = tuple(PHASES)
+GAS_HU = -968
+"""Of gas in hollow organs."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +56,29 @@ class Look:
     hu: dict[int, float]
 
     @classmethod
-    def sample(cls, rng: np.random.Generator) -> "Look":
-        """Draw a phase and class means that vary together (strong or weak enhancement)."""
-        phase = str(rng.choice(PHASE_NAMES, p=list(PHASES.values())))
+    def sample(
+        cls,
+        rng: np.random.Generator,
+        phases: Mapping[str, float] = PHASES,
+        wild_probability: float = 0.12,
+        wild_spread: float = 1.6,
+    ) -> "Look":
+        """Draw a phase and class means that vary together (strong or weak enhancement).
+
+        Args:
+            rng: numbers are drawn from it.
+            phases: share of each phase of :data:`HU`.
+            wild_probability: share of patients whose soft tissues vary more than others'.
+            wild_spread: factor of the spread of those.
+        """
+        phase = str(rng.choice(list(phases), p=list(phases.values())))
         column = PHASE_NAMES.index(phase)
         together = rng.normal()
-        wild = rng.random() < 0.12
+        wild = rng.random() < wild_probability
         fixed = (t.AIR, t.LUNG, t.SUBCUTANEOUS, t.VISCERAL, t.BONE, t.SPONGIOSA, t.TABLE)
         hu: dict[int, float] = {}
         for tissue, row in HU.items():
-            spread = row[4] * (1.6 if wild and tissue not in fixed else 1.0)
+            spread = row[4] * (wild_spread if wild and tissue not in fixed else 1.0)
             own = 0.7 * rng.normal() + (0 if tissue in fixed else 0.7 * together)
             hu[tissue] = row[column] + spread * own
         hu[13] = hu[2] + rng.normal(0, 3)
@@ -70,6 +86,34 @@ class Look:
         if rng.random() < 0.25:  # steatosis
             hu[1] -= rng.uniform(4, 24)
         return cls(phase, hu)
+
+
+@dataclass(frozen=True)
+class Filling:
+    """What is in a patient's hollow organs.
+
+    Attributes:
+        oral: the patient drank contrast agent.
+        content_hu: of what lies below the gas.
+        gas: share of the lumen that is gas, by tissue.
+    """
+
+    oral: bool
+    content_hu: float
+    gas: dict[int, float]
+
+    @classmethod
+    def sample(cls, rng: np.random.Generator) -> "Filling":
+        """Draw one: a full stomach and an empty one, gas in the esophagus of some."""
+        oral = rng.random() < 0.15
+        content = rng.uniform(150, 320) if oral else rng.uniform(-5, 45)
+        gas = {11: rng.uniform(0.05, 0.46), t.COLON: 0.35, 12: rng.uniform(0, 0.12)}
+        gas[10] = 0.6 if rng.random() < 0.4 else 0.0
+        return cls(oral, content, gas)
+
+    def lumen_hu(self, rng: np.random.Generator, tissue: int) -> float:
+        """Return the HU of an organ's content; what is in the colon is its own."""
+        return self.content_hu if tissue != t.COLON or self.oral else rng.uniform(-40, 60)
 
 
 def render(rng: np.random.Generator, body: Abdomen, look: Look) -> Float:
@@ -129,23 +173,20 @@ def _pancreas(image: Float, body: Abdomen, fine: Float, look: Look) -> None:
 
 def _hollow(rng: np.random.Generator, image: Float, body: Abdomen, look: Look) -> None:
     """Wall, content and, above a horizontal level, gas (the patient lies on the back)."""
-    oral = rng.random() < 0.15
-    content = rng.uniform(150, 320) if oral else rng.uniform(-5, 45)
-    shares = {"stomach": (11, 0.80, rng.uniform(0.05, 0.46)), "colon": (t.COLON, 0.86, 0.35)}
-    shares["duodenum"] = (12, 0.62, rng.uniform(0, 0.12))
-    shares["esophagus"] = (10, 0.45, 0.6 if rng.random() < 0.4 else 0.0)
-    for name, (tissue, lumen, gas) in shares.items():
+    filling = Filling.sample(rng)
+    lumina = {"stomach": (11, 0.80), "colon": (t.COLON, 0.86)}
+    lumina |= {"duodenum": (12, 0.62), "esophagus": (10, 0.45)}
+    for name, (tissue, lumen) in lumina.items():
         depth = body.depth[name]
         inside = (body.tissue[depth.window] == tissue) & (depth.values < lumen)
         if not inside.any():
             continue
         fill = image[depth.window]
         grain = fill - look.hu[tissue]
-        stool = content if name != "colon" or oral else rng.uniform(-40, 60)
-        fill[inside] = (stool + 1.5 * grain)[inside]
-        height = body.frame.y[depth.window]
+        fill[inside] = (filling.lumen_hu(rng, tissue) + 1.5 * grain)[inside]
+        height, gas = body.frame.y[depth.window], filling.gas[tissue]
         level = np.quantile(height[inside], 1 - gas) if gas else np.inf
-        fill[inside & (height > level)] = -968
+        fill[inside & (height > level)] = GAS_HU
     _bowel_gas(rng, image, body)
     _gallbladder(image, body)
 

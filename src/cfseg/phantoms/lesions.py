@@ -44,6 +44,11 @@ class Kind:
     edge_mm: float = 1.5
     exophytic: float = 0.0
 
+    def diameter(self, rng: np.random.Generator) -> float:
+        """Draw a diameter, mm."""
+        median, factor = self.diameter_mm
+        return float(np.clip(rng.lognormal(np.log(median), np.log(factor)), 9, 170))
+
 
 KINDS: dict[str, Kind] = {
     "liver metastasis": Kind(0.27, (1,), (22, 1.6), 7, (-58, -32), core=0.35),
@@ -62,6 +67,47 @@ KINDS: dict[str, Kind] = {
     ),
     "splenic metastasis": Kind(0.03, (3,), (26, 1.5), 2, (-65, -35)),
 }
+
+
+@dataclass(frozen=True)
+class Distractor:
+    """A harmless finding that no reference labels.
+
+    Attributes:
+        name: in words.
+        host: tissue that it lies in.
+        chance: that a patient has one.
+        diameter_mm: range.
+        hu: range; of no width for one value.
+        like: tissue whose HU it has instead.
+    """
+
+    name: str
+    host: int
+    chance: float
+    diameter_mm: tuple[float, float]
+    hu: tuple[float, float] = (0, 14)
+    like: int | None = None
+
+    def level(self, rng: np.random.Generator, look: Look) -> float:
+        """Draw its HU."""
+        if self.like is not None:
+            return look.hu[self.like]
+        low, high = self.hu
+        return float(rng.uniform(low, high)) if low < high else low
+
+
+DISTRACTORS = (
+    Distractor("liver cyst", 1, 0.15, (7, 26)),
+    Distractor("right renal cyst", 2, 0.17, (8, 28)),
+    Distractor("left renal cyst", 13, 0.17, (8, 28)),
+    Distractor("hemangioma", 1, 0.05, (9, 24), like=t.VEIN),
+    Distractor("liver granuloma", 1, 0.04, (3, 6), (600, 600)),
+    Distractor("gallstone", 9, 0.08, (5, 13), (150, 700)),
+    Distractor("kidney stone", 2, 0.05, (4, 8), (700, 700)),
+    Distractor("accessory spleen", t.VISCERAL, 0.08, (8, 16), like=3),
+    Distractor("surgical clip", t.VISCERAL, 0.04, (3, 5), (2200, 2200)),
+)
 
 
 def add_tumors(
@@ -98,10 +144,7 @@ def _lesions_of(
         lesion = _grow(rng, kind, host, body)
         if lesion is None:
             continue
-        value = hu if kind.absolute else look.hu[host] * (0.6 if look.phase == "native" else 1) + hu
-        if look.phase == "arterial" and name == "hepatocellular carcinoma":
-            value = look.hu[host] + rng.uniform(20, 60)
-        _fill(rng, kind, lesion, max(value, 3.0), body.frame, image)
+        _fill(rng, kind, lesion, tumor_hu(rng, name, hu, host, look), body.frame, image)
         inside = lesion.values < 1
         labels[lesion.window][inside] = TUMOR
         volume_mm3 = float(inside.sum()) * float(np.prod(body.frame.spacing_mm))
@@ -116,10 +159,32 @@ def _lesions_of(
     return found
 
 
+def tumor_hu(rng: np.random.Generator, name: str, hu: float, host: int, look: Look) -> float:
+    """Return the mean HU of a tumor.
+
+    Args:
+        rng: numbers are drawn from it.
+        name: of its kind.
+        hu: drawn from the kind's range; all tumors of a patient share it.
+        host: tissue that it grows from.
+        look: of the patient.
+    """
+    if look.phase == "arterial" and name == "hepatocellular carcinoma":
+        return max(look.hu[host] + rng.uniform(20, 60), 3.0)
+    if KINDS[name].absolute:
+        return max(hu, 3.0)
+    return max(look.hu[host] * (0.6 if look.phase == "native" else 1) + hu, 3.0)
+
+
+def replaceable(host: int) -> tuple[int, ...]:
+    """Return the tissues that a tumor of a host may take the place of."""
+    around = (12, 11, t.VEIN) if host in (t.VISCERAL, t.BOWEL) else ()
+    return (host, *FREE, *around)
+
+
 def _grow(rng: np.random.Generator, kind: Kind, host: int, body: Abdomen) -> Field | None:
     """Return the field of a lesion within what it may replace; None where there is no room."""
-    median, factor = kind.diameter_mm
-    diameter = float(np.clip(rng.lognormal(np.log(median), np.log(factor)), 9, 170))
+    diameter = kind.diameter(rng)
     center = _center(rng, host, body.tissue, body.frame)
     if center is None:
         return None
@@ -131,10 +196,7 @@ def _grow(rng: np.random.Generator, kind: Kind, host: int, body: Abdomen) -> Fie
     bumps = smooth_noise(rng, f.values.shape, max(8.0, diameter / 2.5), body.frame.spacing_mm)
     values = f.values + np.float32(rng.uniform(0.06, 0.16)) * bumps
     here = body.tissue[f.window]
-    room = np.isin(here, (host, *FREE))
-    if host in (t.VISCERAL, t.BOWEL):
-        room |= np.isin(here, (12, 11, t.VEIN))
-    values[~room] = 99
+    values[~np.isin(here, replaceable(host))] = 99
     # At least a few voxels, or it is no lesion that anybody could find.
     return Field(f.window, values) if (values < 1).sum() >= 12 else None
 
@@ -175,31 +237,19 @@ def _fill(
 def add_distractors(rng: np.random.Generator, body: Abdomen, look: Look, image: Float) -> list[str]:
     """Paint harmless findings into the image alone; return their names."""
     found: list[str] = []
-
-    def blob(
-        name: str, host: int, chance: float, diameter_mm: tuple[float, float], hu: float
-    ) -> None:
-        if rng.random() > chance:
-            return
-        center = _center(rng, host, body.tissue, body.frame)
+    for one in DISTRACTORS:
+        hu = one.level(rng, look)
+        if rng.random() > one.chance:
+            continue
+        center = _center(rng, one.host, body.tissue, body.frame)
         if center is None:
-            return
-        size = rng.uniform(*diameter_mm) / 2
+            continue
+        size = rng.uniform(*one.diameter_mm) / 2
         f = ellipsoid(body.frame, center, size * rng.uniform(0.9, 1.1, 3))
-        inside: Mask = (f.values < 1) & (body.tissue[f.window] == host)
+        inside: Mask = (f.values < 1) & (body.tissue[f.window] == one.host)
         if inside.any():
             image[f.window][inside] = hu
-            found.append(name)
-
-    blob("liver cyst", 1, 0.15, (7, 26), rng.uniform(0, 14))
-    blob("right renal cyst", 2, 0.17, (8, 28), rng.uniform(0, 14))
-    blob("left renal cyst", 13, 0.17, (8, 28), rng.uniform(0, 14))
-    blob("hemangioma", 1, 0.05, (9, 24), look.hu[t.VEIN])
-    blob("liver granuloma", 1, 0.04, (3, 6), 600.0)
-    blob("gallstone", 9, 0.08, (5, 13), rng.uniform(150, 700))
-    blob("kidney stone", 2, 0.05, (4, 8), 700.0)
-    blob("accessory spleen", t.VISCERAL, 0.08, (8, 16), look.hu[3])
-    blob("surgical clip", t.VISCERAL, 0.04, (3, 5), 2200.0)
+            found.append(one.name)
     if rng.random() < 0.3:
         _plaques(rng, body, image)
         found.append("aortic plaques")

@@ -135,6 +135,9 @@ class Training(Learning):
             voxels, to this power; 0 is nnU-Net's, all labels alike.
         oversample_foreground: share of windows centered on a labelled voxel.
         phantom_share: share of the windows that are of phantoms, which are made meanwhile.
+        map_share: share of the windows that are rendered from atlases, real anatomies without
+            a scan.
+        empty_share: share of those that show no abdomen, so that no organ is found where none is.
         cpu_precision: of the network's arithmetic on a CPU; ``bf16`` is nearly twice as fast where
             the CPU has instructions for it and is refused where it has none, ``auto`` takes it
             where it has them, else ``fp32``. Weights and losses stay fp32. On a GPU it is fp16
@@ -173,6 +176,8 @@ class Training(Learning):
     rare_label_exponent: Annotated[float, Field(ge=0, le=1)] = 0.0
     oversample_foreground: Annotated[float, Field(ge=0, le=1)] = 0.33
     phantom_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    map_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    empty_share: Annotated[float, Field(ge=0, le=1)] = 0.1
     cpu_precision: Precision = "fp32"
     save_every_epochs: Count = 1
     save_every_minutes: Annotated[float, Field(gt=0)] = 10.0
@@ -196,6 +201,15 @@ class Training(Learning):
         """Return these values with a stage's own in place of the shared ones."""
         own = {key: getattr(stage, key) for key in OWN_KEYS}
         return self.model_copy(update={k: v for k, v in own.items() if v is not None})
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> Self:
+        if self.phantom_share + self.map_share > 1:
+            raise ValueError(
+                f"training.phantom_share {self.phantom_share:g} and training.map_share "
+                f"{self.map_share:g} are more than all windows"
+            )
+        return self
 
     @model_validator(mode="after")
     def _starts_from_one_before_it(self) -> Self:

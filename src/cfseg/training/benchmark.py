@@ -15,7 +15,7 @@ from cfseg.learning.run import Place, Settings, Step
 from cfseg.networks.build import fresh_network
 from cfseg.training.curriculum import Learner
 from cfseg.training.data import read_lesson
-from cfseg.training.fit import feed_of, settings_of
+from cfseg.training.fit import atlases_of, feed_of, settings_of
 
 STEPS = 250
 """The field's epoch."""
@@ -71,7 +71,8 @@ def measure(learner: Learner, device: torch.device, steps: int = TIMED) -> Speed
         network = fresh_network(lesson.plan, seed).to(device)
         return median_step(network, windows, settings)
 
-    with feed_of(lesson, learner.training, learner.stage, seed, device) as feed:
+    atlases = atlases_of(learner)
+    with feed_of(lesson, learner.training, learner.stage, seed, device, atlases) as feed:
         with_data = timed(feed)
         one = feed(0)
     return Speed(learner.key, with_data, timed(lambda step: one))  # noqa: ARG005

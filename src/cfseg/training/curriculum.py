@@ -23,6 +23,7 @@ from cfseg.labelling.targets import completed, truth_of
 from cfseg.networks.backends import find_backend
 from cfseg.plan import Role
 from cfseg.recipes.training import ORGAN_LABELS, StageTraining, Training
+from cfseg.training.atlases import Atlases
 from cfseg.training.given import GivenCoarse
 from cfseg.training.inputs import stage_inputs
 from cfseg.training.label_sources import (
@@ -56,6 +57,7 @@ class Learner:
         init: digest of the bundle whose weights it starts from; None for none.
         start: a network before it in the chain whose weights it starts from without a bundle; None
             for random ones.
+        atlases: that it learns from too; None for none.
     """
 
     def __init__(
@@ -72,11 +74,13 @@ class Learner:
         digests: Digests,
         init: str | None = None,
         start: "Learner | None" = None,
+        atlases: Atlases | None = None,
     ) -> None:
         self.key, self.about, self.work, self.role, self.stage = key, about, work, role, stage
         self.cases, self.labels, self.serves = tuple(cases), labels, serves
         self.training, self.digests = training, digests
         self.init, self.start = init, start if init is None else None
+        self.atlases = atlases
 
     @property
     def is_teacher(self) -> bool:
@@ -123,6 +127,8 @@ class Learner:
             found["network"]["init"] = self.init
         if self.start is not None:
             found["network"]["start"] = self.start.inputs["network"]
+        if self.atlases is not None:
+            found["network"]["atlases"] = self.atlases.inputs(self.digests)
         return found
 
     def for_benchmark(self, work: Path) -> "Learner":
@@ -134,7 +140,7 @@ class Learner:
         some = sorted(self.cases, key=lambda case: not case.annotated)[:BENCHMARK_CASES]
         return Learner(
             self.key, self.about, work, self.role, self.stage, some, NoLabels(), self.serves,
-            self.training, self.digests,
+            self.training, self.digests, atlases=self.atlases,
         )  # fmt: skip
 
     def cases_now(self) -> tuple[Case, ...]:
@@ -194,6 +200,7 @@ class Curriculum:
         init: digest of the bundle that the stages start from.
         init_has_organ: a teacher starts from it too.
         given: a bundle in the place of the coarse model.
+        atlases: that all networks learn from too; None for none.
 
     Raises:
         UsageError: the cohort cannot teach a stage, or label maps of another method are missing.
@@ -209,7 +216,9 @@ class Curriculum:
         *,
         init_has_organ: bool = False,
         given: GivenCoarse | None = None,
+        atlases: Atlases | None = None,
     ) -> None:
+        self.atlases = atlases
         self.cases, self.work, self.training = tuple(cases), work, training
         self.digests, self.init, self.init_has_organ = digests, init, init_has_organ
         self.unfinished = tuple(c for c in cases if not c.has_all_organs or c.has_tumor)
@@ -323,7 +332,7 @@ class Curriculum:
         learner = Learner(
             key, f"the teacher, round {number}", self.work, "organ", stage,
             cases, labels, ("organ",), self.training, self.digests,
-            self.init if self.init_has_organ else None, self._start(stage),
+            self.init if self.init_has_organ else None, self._start(stage), self.atlases,
         )  # fmt: skip
         place = self.work / "teacher" / f"labels_{number}"
         found = self._labels(f"{key}_labels", place, learner, ("organ",))
@@ -336,7 +345,7 @@ class Curriculum:
         stage: StageTraining = getattr(self.training, role)
         return Learner(
             role, f"the {role} model", self.work, role, stage, cases, labels, serves,
-            self.training, self.digests, self.init, self._start(stage),
+            self.training, self.digests, self.init, self._start(stage), self.atlases,
         )  # fmt: skip
 
     def _start(self, stage: StageTraining) -> Learner | None:

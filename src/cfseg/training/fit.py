@@ -1,5 +1,6 @@
 """Fit one network of the chain: from its last checkpoint, from known weights, or from nothing."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from cfseg.feed.augmentation import Augmentation
 from cfseg.feed.crops import Mixture, Sampling, Source, cohort, label_voxels
 from cfseg.feed.phantoms import Phantoms
+from cfseg.feed.rendered import Rendered
 from cfseg.feed.windows import Feed
 from cfseg.inference.predictor import windows_of
 from cfseg.inference.process_memory import give_back, reset_peak
@@ -20,6 +22,7 @@ from cfseg.learning.precision import precision_on
 from cfseg.learning.run import Epoch, Outcome, Place, Settings, Step
 from cfseg.learning.stopping import noting_signals
 from cfseg.networks.build import fresh_network
+from cfseg.phantoms.atlas import Atlas
 from cfseg.recipes.recipe import Cascade
 from cfseg.recipes.training import StageTraining, Training
 from cfseg.training.curriculum import Learner
@@ -69,6 +72,7 @@ def fit(
     lesson, seed = read_lesson(learner), training.seed + weight
     name, place = learner.networks[weight - 1], _place(learner, weight)
     _forget_memory(device)
+    atlases = atlases_of(learner)
     settings = settings_of(lesson, training, stage, device)
     network = fresh_network(lesson.plan, seed)
     if start is not None:
@@ -77,7 +81,7 @@ def fit(
     told = _Told(name, settings.epochs, report, progress, learner.work / "tensorboard" / name)
     with (
         noting_signals() as stop,
-        feed_of(lesson, training, stage, seed, device) as feed,
+        feed_of(lesson, training, stage, seed, device, atlases) as feed,
         closing(told),
     ):
         looks = None
@@ -149,12 +153,26 @@ def settings_of(
     )  # fmt: skip
 
 
+def atlases_of(learner: Learner) -> tuple[Atlas, ...]:
+    """Read the atlases that a network learns from; none where it learns from a cohort alone.
+
+    Args:
+        learner: the network.
+
+    Raises:
+        UsageError: there are none where they should be.
+        InputError: one is damaged.
+    """
+    return () if learner.atlases is None else learner.atlases.read()
+
+
 def feed_of(
     lesson: Lesson,
     training: Training,
     stage: StageTraining,
     seed: int,
     device: torch.device,
+    atlases: Sequence[Atlas] = (),
 ) -> Feed:
     """Return the windows of a network.
 
@@ -164,6 +182,7 @@ def feed_of(
         stage: what is this stage's own.
         seed: of all that is random.
         device: where they are wanted.
+        atlases: that the recipe's share of the windows is rendered from.
 
     Raises:
         UsageError: the batch cannot be shared evenly.
@@ -174,8 +193,13 @@ def feed_of(
     source: Source = cohort(
         lesson.learned, sampling, plan.intensity.lower, device, _resident_mb(device)
     )
-    if share := training.phantom_share:
-        source = Mixture([(source, 1 - share), (Phantoms(plan, sampling), share)])
+    shares = training.phantom_share, training.map_share
+    parts = [(source, 1 - sum(shares)), (Phantoms(plan, sampling), shares[0])]
+    if shares[1]:
+        rendered = Rendered(atlases, plan, sampling, device, empty_share=training.empty_share)
+        parts.append((rendered, shares[1]))
+    if any(shares):
+        source = Mixture(parts)
     return Feed(
         source, seed=seed, samples=own_samples(training.batch_size), patch=plan.patch,
         augmentation=Augmentation.of(training, plan.patch), intensity=plan.intensity,

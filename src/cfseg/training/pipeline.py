@@ -26,6 +26,7 @@ from cfseg.networks.device import find_device
 from cfseg.plan import Role
 from cfseg.recipes.recipe import Recipe
 from cfseg.recipes.training import Training
+from cfseg.training.atlases import Atlases
 from cfseg.training.benchmark import measure
 from cfseg.training.cost import write_cost
 from cfseg.training.curriculum import Curriculum, Learner
@@ -72,6 +73,7 @@ class Pipeline:
         notice: shown with every output of the bundle.
         init: a bundle whose networks the training starts from.
         coarse: a bundle that takes the coarse model's part.
+        atlases: a file or folder of atlases that networks learn from too.
         selection_set: cohort, fully labelled, by which the kept weights are ranked; None takes
             those that the recipe's ``checkpoint`` says.
         progress: is told after each iteration and each labelled case.
@@ -95,6 +97,7 @@ class Pipeline:
         notice: str = "",
         init: Path | None = None,
         coarse: Path | None = None,
+        atlases: Path | None = None,
         selection_set: Path | None = None,
         progress: Progress | None = None,
         jobs: int = 0,
@@ -104,6 +107,7 @@ class Pipeline:
             raise UsageError(f"recipe {recipe.name} has no [training] table; choose another")
         self.work, self.recipe, self.report = work.resolve(), recipe, report
         self.training: Training = recipe.training
+        self.atlases = Atlases.of(atlases, self.training)
         self.device = device or find_device("auto")
         self.provenance, self.init, self.progress = provenance or {}, init, progress
         self.init_digest = None if init is None else digest(init)
@@ -125,7 +129,7 @@ class Pipeline:
         has_organ = self.init is not None and "organ" in read_manifest(self.init).roles
         self.curriculum = Curriculum(
             self.cases, self.work, self.training, self.digests, self.init_digest,
-            init_has_organ=has_organ, given=self.given,
+            init_has_organ=has_organ, given=self.given, atlases=self.atlases,
         )  # fmt: skip
 
     def check(self, *, remember: bool = True) -> None:

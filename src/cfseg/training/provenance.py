@@ -37,6 +37,7 @@ def provenance(
         "recipe": written,
         "init": init,
         "coarse": coarse.digest if isinstance(coarse, GivenCoarse) else None,
+        "atlases": {} if curriculum.atlases is None else curriculum.atlases.sources,
         "cases": counts,
         "left_out": dict(left_out),
         "seconds": dict(seconds),

@@ -9,10 +9,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from cfseg.dataset.situs import RULES, misplaced
 from cfseg.geometry import Geometry
 from cfseg.io import read_label_map
 from cfseg.io.source import RAS_TO_ZYX
+from cfseg.situs import RULES, misplaced
 from cfseg.volume import LabelMap
 
 REAL = Path(os.environ.get("CFSEG_REAL_LABELS", "/nowhere"))

@@ -1,0 +1,1 @@
+"""Label maps become CT on the device: anatomy, appearance, lesions, acquisition of one crop."""
