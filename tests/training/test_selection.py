@@ -9,11 +9,11 @@ import torch
 
 from cfseg.errors import InputError, ModelError, UsageError
 from cfseg.geometry import Box, Geometry
+from cfseg.inference.packed_memory import PackedMemory
 from cfseg.inference.predictor import Stage
 from cfseg.learning import checkpoints
 from cfseg.recipes.recipe import Cascade
 from cfseg.training.candidates import Candidate, candidates_of, role_of
-from cfseg.training.packed_memory import PackedMemory
 from cfseg.training.selection import dsc_of, select
 from cfseg.training.trained import write_plan
 from cfseg.volume import LabelMap

@@ -6,13 +6,13 @@ While a network is trained its checkpoints carry what it took so far, through al
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cfseg.evaluation.environment import environment
 from cfseg.io import write_json, write_text
 from cfseg.learning import checkpoints
 from cfseg.learning.run import State
 from cfseg.networks.operations import parameters, window_operations
 from cfseg.plan import Frozen
 from cfseg.recipes.training import Training
-from cfseg.training.environment import environment
 from cfseg.training.trained import PLAN, read_plan
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from cfseg.dataset.cases import Case
 from cfseg.dataset.groups import MEANING, group
+from cfseg.evaluation.environment import environment
 from cfseg.learning.run import Epoch
 from cfseg.recipes.recipe import Recipe
 from cfseg.reports.curves import CurvePoint, draw_curves
 from cfseg.reports.training_page import TrainingPage, write_training_page
 from cfseg.training.cost import cost_rows, last_state, network_cost
 from cfseg.training.curriculum import Learner
-from cfseg.training.environment import environment
 from cfseg.training.looks import pictures
 from cfseg.training.trained import PLAN, read_trained
 

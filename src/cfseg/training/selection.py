@@ -25,12 +25,12 @@ from cfseg.errors import InputError, UsageError
 from cfseg.evaluation.metrics import dice
 from cfseg.foreign import Stored, read_object
 from cfseg.inference.cascade import Stages, segment_volume
+from cfseg.inference.packed_memory import PackedMemory
 from cfseg.inference.predictor import Stage
 from cfseg.io import make_folder, read_scan, write_json
 from cfseg.labels import ORGAN_IDS, TUMOR
 from cfseg.recipes.recipe import Cascade
 from cfseg.training.candidates import NETWORKS, Candidate, role_of
-from cfseg.training.packed_memory import PackedMemory
 from cfseg.volume import LabelMap, Volume
 
 SCORES = "scores.json"
