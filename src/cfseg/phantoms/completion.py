@@ -12,13 +12,14 @@ from scipy.ndimage import distance_transform_edt
 
 from cfseg.errors import InputError
 from cfseg.geometry import Geometry, TripleMm
-from cfseg.labels import ORGAN_IDS
+from cfseg.labels import ORGAN_IDS, ORGANS
 from cfseg.phantoms import tissues as t
 from cfseg.phantoms.anatomy import build
 from cfseg.phantoms.atlas import Atlas, Ids
 from cfseg.phantoms.body import with_body, wrapped
 from cfseg.phantoms.class_names import UNKNOWN
 from cfseg.phantoms.registration import register, residual_mm, shared_organs
+from cfseg.situs import LEAST_ML
 
 ABOVE = (1, 3, 11)
 """Liver, spleen and stomach: if one of them reaches the highest slice, the field cuts them."""
@@ -37,16 +38,17 @@ def has_bones(atlas: Atlas) -> bool:
 def donors(atlases: Iterable[Atlas]) -> tuple[Atlas, ...]:
     """Return the atlases that others can be completed from, with their bodies.
 
-    They have bones, all organs but two at the most, and reach above the liver. Where there are
-    none, a phantom stands in. The first :data:`MOST_DONORS` are taken.
+    They have bones and all organs, none of them a sliver, and reach above the liver. Where there
+    are none, a phantom stands in. The first :data:`MOST_DONORS` are taken.
     """
     found = tuple(map(with_body, islice(filter(_is_complete, atlases), MOST_DONORS)))
     return found or (_phantom(),)
 
 
 def _is_complete(atlas: Atlas) -> bool:
-    above = not np.isin(atlas.tissue[-1], ABOVE).any()
-    return has_bones(atlas) and len(atlas.organs) >= len(ORGAN_IDS) - 2 and above
+    volumes = atlas.label_map.volumes_ml()
+    whole = all(volumes[organ.name] >= LEAST_ML for organ in ORGANS)
+    return whole and has_bones(atlas) and not np.isin(atlas.tissue[-1], ABOVE).any()
 
 
 def completed(atlas: Atlas, complete: Sequence[Atlas]) -> Atlas:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -98,11 +99,25 @@ class _Job:
         check(atlas)
         return completed(atlas, self.donors) if self.among else atlas
 
+    @cached_property
+    def _digest(self) -> str:
+        files = [_digest_of(it) for it in self.among]
+        return _sha256([FORMAT, files, sorted(self.table.items()), self.source, self.spacing_mm])
+
     def digest(self, file: Path) -> str:
         """Return a sha256 of all that decides what the atlas of a map is."""
-        files = [file_digest(it) for it in (file, *self.among)]
-        decides = [FORMAT, files, sorted(self.table.items()), self.source, self.spacing_mm]
-        return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
+        return _sha256([self._digest, file_digest(file)])
+
+
+def _digest_of(file: Path) -> str:
+    try:
+        return file_digest(file)
+    except InputError as error:
+        return error.code  # of a map that can give to no other, and is refused in its turn
+
+
+def _sha256(values: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def convert(
