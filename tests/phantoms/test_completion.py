@@ -15,6 +15,7 @@ from cfseg.phantoms import tissues as t
 from cfseg.phantoms.anatomy import build
 from cfseg.phantoms.atlas import UNKNOWN, Atlas, Ids, check, read_atlases
 from cfseg.phantoms.body import with_body
+from cfseg.phantoms.class_names import AMBIGUOUS
 from cfseg.phantoms.completion import completed, donors, has_bones
 from cfseg.phantoms.conversion import convert
 from cfseg.phantoms.registration import fit_scale, register
@@ -112,6 +113,22 @@ def test_a_missing_organ_takes_the_place_of_fat_alone(whole: Atlas, other: Atlas
     changed = ready.tissue != before.tissue
     assert set(np.unique(ready.tissue[changed])) == {2}
     assert set(np.unique(before.tissue[changed])) == {t.VISCERAL}
+
+
+def test_two_organs_in_one_class_are_told_apart(whole: Atlas, other: Atlas) -> None:
+    tissue = np.where(np.isin(whole.tissue, (11, 12)), AMBIGUOUS, whole.tissue)
+    tissue[(tissue == 10) | (tissue == t.AIR)] = UNKNOWN
+    part = Atlas.of("part", tissue.astype(np.uint8), MM, "s")
+    ready = completed(part, donors([other]))
+    before = with_body(
+        Atlas.of("whole", np.where(tissue == AMBIGUOUS, whole.tissue, tissue), MM, "")
+    )
+    union = np.isin(before.tissue, (11, 12))
+    np.testing.assert_array_equal(np.isin(ready.tissue, (11, 12)), union)
+    for organ in (11, 12):
+        assert (ready.tissue == organ)[before.tissue == organ].mean() > 0.6
+    assert 10 in ready.organs
+    assert ready.labels.max() <= 13
 
 
 def test_a_field_of_bones_alone_gets_a_body_and_no_organ(whole: Atlas, other: Atlas) -> None:

@@ -17,7 +17,7 @@ from cfseg.phantoms import tissues as t
 from cfseg.phantoms.anatomy import build
 from cfseg.phantoms.atlas import Atlas, Ids
 from cfseg.phantoms.body import with_body, wrapped
-from cfseg.phantoms.class_names import UNKNOWN
+from cfseg.phantoms.class_names import AMBIGUOUS, UNKNOWN
 from cfseg.phantoms.registration import register, residual_mm, shared_organs
 from cfseg.situs import LEAST_ML
 
@@ -27,6 +27,7 @@ MOST_DONORS = 8
 _MOST_CUT = 0.02
 """Part of a slice that may lie above or below the donor; more, and the slice goes."""
 _MOST_GROWTH_MM = 10.0
+_LEAST_PART = 0.1
 _PHANTOM_SEED = 0
 
 
@@ -67,10 +68,10 @@ def completed(atlas: Atlas, complete: Sequence[Atlas]) -> Atlas:
     bones = has_bones(atlas)
     atlas = with_body(atlas) if bones else _wider(atlas)
     if bones and (not atlas.organs or len(atlas.organs) == len(ORGAN_IDS)):
-        return atlas
+        return settled(atlas)
     others = [it for it in complete if it.name != atlas.name and len(shared_organs(atlas, it)) > 1]
     if not others and bones:
-        return atlas
+        return settled(atlas)
     if not others:
         raise InputError(
             f"{atlas.name}: it has neither bones nor two organs that a complete map has too; leave "
@@ -80,8 +81,42 @@ def completed(atlas: Atlas, complete: Sequence[Atlas]) -> Atlas:
     donor = min(others, key=lambda it: residual_mm(atlas, it))
     source = atlas.source if donor.source in atlas.source else f"{atlas.source}; {donor.source}"
     warped = _warped(atlas, donor)
+    atlas = settled(atlas, warped)
     tissue = _with_organs(atlas.tissue, warped) if bones else _around(atlas, warped)
     return Atlas.of(atlas.name, tissue, atlas.spacing_mm, source)
+
+
+def settled(atlas: Atlas, warped: Ids | None = None) -> Atlas:
+    """Return an atlas without ambiguous voxels.
+
+    Args:
+        atlas: perhaps with some, as of stomach and duodenum in one class.
+        warped: (Z, Y, X), another anatomy laid onto it; each voxel becomes the nearest one of its
+            organs that the atlas lacks. Without it they become unknown.
+    """
+    here = atlas.tissue == AMBIGUOUS
+    if not here.any():
+        return atlas
+    tissue = np.where(here, UNKNOWN, atlas.tissue).astype(np.uint8)
+    lacks = [organ for organ in ORGAN_IDS if organ not in atlas.organs]
+    if warped is not None and np.isin(warped, lacks).any():
+        found = _nearest(warped, lacks, atlas.spacing_mm)[here]
+        # An organ that only touches it, as the esophagus the stomach, is no part of it.
+        parts = [organ for organ in lacks if (found == organ).mean() >= _LEAST_PART]
+        tissue[here] = _nearest(warped, parts, atlas.spacing_mm)[here]
+    return Atlas.of(atlas.name, tissue, atlas.spacing_mm, atlas.source)
+
+
+def _nearest(tissue: Ids, classes: Sequence[int], spacing_mm: TripleMm) -> Ids:
+    """Return, for each voxel, the nearest one of some classes of a map."""
+    nearest = distance_transform_edt(
+        ~np.isin(tissue, classes),
+        sampling=spacing_mm,
+        return_distances=False,
+        return_indices=True,
+    )
+    found: Ids = tissue[tuple(nearest)]
+    return found
 
 
 def _phantom() -> Atlas:
@@ -125,15 +160,12 @@ def _with_organs(tissue: Ids, warped: Ids) -> Ids:
 
 def _around(atlas: Atlas, warped: Ids) -> Ids:
     """Return the organs of an atlas in the body of another."""
-    own = [*(int(it) for it in np.unique(atlas.tissue) if it != UNKNOWN)]
+    own = [int(it) for it in np.unique(atlas.tissue) if it != UNKNOWN]
     # Where the donor has an organ that lies elsewhere here, its surroundings close in.
     keep = _covered(warped)
     warped, mine = warped[keep], atlas.tissue[keep]
-    away = np.isin(warped, [*own, UNKNOWN])
-    nearest = distance_transform_edt(
-        away, sampling=atlas.spacing_mm, return_distances=False, return_indices=True
-    )
-    body = warped[tuple(nearest)]
+    rest = [int(it) for it in np.unique(warped) if it not in (*own, UNKNOWN)]
+    body = _nearest(warped, rest, atlas.spacing_mm)
     tissue = np.where(mine == UNKNOWN, body, mine).astype(np.uint8)
     if 2 not in own:
         tissue = _right_kidney_as_left(tissue, atlas.spacing_mm)

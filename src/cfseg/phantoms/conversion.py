@@ -25,7 +25,7 @@ from cfseg.phantoms.atlas import (
     write_atlas,
 )
 from cfseg.phantoms.class_names import UNKNOWN, read_classes
-from cfseg.phantoms.completion import completed, donors
+from cfseg.phantoms.completion import completed, donors, settled
 
 FORMAT = 1
 """Goes up whenever the same map makes another atlas."""
@@ -97,7 +97,7 @@ class _Job:
         """Return the atlas of a map, completed if that was asked for."""
         atlas = self.read(file)
         check(atlas)
-        return completed(atlas, self.donors) if self.among else atlas
+        return completed(atlas, self.donors) if self.among else settled(atlas)
 
     @cached_property
     def _digest(self) -> str:
