@@ -27,7 +27,9 @@ MOST_DONORS = 8
 _MOST_CUT = 0.02
 """Part of a slice that may lie above or below the donor; more, and the slice goes."""
 _MOST_GROWTH_MM = 10.0
+"""Of a right kidney that was fitted in."""
 _LEAST_PART = 0.1
+"""Of a class of several organs, to be one of them."""
 _PHANTOM_SEED = 0
 
 
@@ -103,7 +105,7 @@ def settled(atlas: Atlas, warped: Ids | None = None) -> Atlas:
         found = _nearest(warped, lacks, atlas.spacing_mm)[here]
         # An organ that only touches it, as the esophagus the stomach, is no part of it.
         parts = [organ for organ in lacks if (found == organ).mean() >= _LEAST_PART]
-        tissue[here] = _nearest(warped, parts, atlas.spacing_mm)[here]
+        tissue[here] = _nearest(warped, parts or lacks, atlas.spacing_mm)[here]
     return Atlas.of(atlas.name, tissue, atlas.spacing_mm, atlas.source)
 
 

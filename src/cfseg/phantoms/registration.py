@@ -19,8 +19,9 @@ from cfseg.phantoms.atlas import Atlas
 
 Double = npt.NDArray[np.float64]
 Float = npt.NDArray[np.float32]
-LANDMARK_ORGANS = (1, 2, 3, 4, 9, 11, 12, 13)
-"""Aorta, vena cava and esophagus end where the field ends, adrenals are too small."""
+LANDMARK_ORGANS = (1, 2, 3, 4, 9, 11, 12, 13, t.BLADDER)
+"""Those that lie whole in most fields; the bladder, where both have it, holds the pelvis. Aorta, vena
+cava and esophagus end where the field ends, adrenals are too small."""
 SCALES = (0.75, 1.33)
 """Between two people, along an axis."""
 KNOT_MM = 36.0
@@ -75,7 +76,7 @@ def residual_mm(target: Atlas, donor: Atlas) -> float:
 
 def shared_organs(target: Atlas, donor: Atlas) -> tuple[int, ...]:
     """Return the organs by which one is laid onto the other."""
-    both = set(target.organs) & set(donor.organs)
+    both = np.intersect1d(target.tissue, donor.tissue)
     return tuple(organ for organ in LANDMARK_ORGANS if organ in both)
 
 
@@ -103,9 +104,8 @@ def _field_mm(target: Atlas, donor: Atlas, organs: Sequence[int], start: Float) 
     # What only the donor has must make room for the target's organs.
     moving = torch.cat([moving, _solid(donor, target.organs)], dim=1)
     base = torch.from_numpy(start)
-    span = [max(n - 1, 1) * _STRIDE * mm
-            for n, mm in zip(moving.shape[2:], donor.spacing_mm, strict=True)]  # fmt: skip
-    extent = torch.tensor(span, dtype=torch.float32)
+    size = torch.tensor(moving.shape[2:], dtype=torch.float32)
+    extent = (size - 1) * _STRIDE * torch.tensor(donor.spacing_mm)
     knots = [
         max(4, round(n * mm / KNOT_MM))
         for n, mm in zip(target.tissue.shape, target.spacing_mm, strict=True)
