@@ -23,7 +23,7 @@ from cfseg.phantoms.atlas import (
     read_atlases,
     write_atlas,
 )
-from cfseg.phantoms.class_names import read_classes, tissue_of
+from cfseg.phantoms.class_names import AMBIGUOUS, read_classes, tissue_of
 from cfseg.phantoms.conversion import convert, resampled
 
 MM = (6.0, 6.0, 6.0)
@@ -62,7 +62,7 @@ def save(file: Path, ids: np.ndarray, flip: int = 1) -> None:
     ("name", "tissue"),
     [
         ("liver", 1), ("postcava", 6), ("kidney_left", 13), ("tumor", None), ("widget", None),
-        ("stomach and duodenum together", UNKNOWN), ("rib cartilage", t.DISC), ("rib_4", t.BONE),
+        ("stomach and duodenum together", AMBIGUOUS), ("rib cartilage", t.DISC), ("rib_4", t.BONE),
         ("vertebrae_L1", t.BONE), ("bowel (colon and ileum together)", t.BOWEL), ("colon", t.COLON),
         ("portal and splenic vein", t.VEIN), ("portal_vein_and_splenic_vein", t.VEIN),
         ("artery, other", t.ARTERY), ("pulmonary_artery", t.ARTERY), ("iliac_vena_left", t.VEIN),

@@ -146,20 +146,27 @@ def atlas(
         str, typer.Option(help="Where the maps come from and their license; kept in each atlas.")
     ],
     spacing: Annotated[float, typer.Option(min=0.5, help="Of the atlases, mm.")] = 3.0,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="Give them a body, and the organs they lack.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
 ) -> None:
     """Turn label maps of any class table into atlases: anatomy to render scans from.
 
     Writes NAME.nii.gz (tissue classes, for any viewer) and NAME.json (source, volumes, gaps
-    between neighbors) for each map. What a map does not name is unknown. A map is refused if its
-    organs lie on the wrong side of each other (E_SITUS), if it has ids without a name (E_LABELS)
-    or if air touches its organs (E_BODY).
+    between neighbors) for each map. What a map does not name is unknown. With --complete, fat,
+    muscle and skin are drawn around its bones, and organs that it lacks are fitted in from another
+    map of the call; a map of organs alone gets its whole body so, or a phantom's if no map has
+    bones. That takes some ten seconds a map, once: what is there is kept.
+
+    A map is refused if its organs lie on the wrong side of each other (E_SITUS), if it has ids
+    without a name (E_LABELS), if air touches its organs (E_BODY) or if nothing can be fitted to it
+    (E_ORGANS).
 
     Exit codes: 0 all done, 2 wrong call, 3 some refused, 4 all refused, 6 the disk cannot be
     written.
 
-    Example: cfseg dataset atlas maps --classes classes.json --source "AMOS 2022, CC BY 4.0" -o
-    atlases
+    Example: cfseg dataset atlas maps --classes classes.json --source "AMOS, CC BY 4.0" -o atlases
     """
     from cfseg.cli.console import Console
     from cfseg.errors import exit_code
@@ -170,7 +177,9 @@ def atlas(
     def on_map(converted: "Converted", _done: int, _of: int) -> None:
         (errors if converted.error else console).say(converted.line)
 
-    made = convert(maps, classes, out, source=source, spacing_mm=spacing, on_map=on_map)
+    made = convert(
+        maps, classes, out, source=source, spacing_mm=spacing, complete=complete, on_map=on_map
+    )
     refused = [it.error.code for it in made if it.error is not None]
     raise typer.Exit(exit_code(len(made) - len(refused), refused))
 

@@ -26,7 +26,7 @@ from cfseg.io import (
 )
 from cfseg.labels import IGNORE, NAMES, ORGAN_IDS
 from cfseg.phantoms import tissues as t
-from cfseg.phantoms.class_names import UNKNOWN
+from cfseg.phantoms.class_names import AMBIGUOUS, UNKNOWN
 from cfseg.situs import misplaced
 from cfseg.volume import LabelMap
 
@@ -83,8 +83,9 @@ class Atlas:
 def labels_of(tissue: Ids) -> Ids:
     """Return the labels of a map of tissues.
 
-    An organ keeps its id, what is known to be something else is background. An unknown voxel is
-    background too where all organs are in the map, for then it is none of them, else ignored.
+    An organ keeps its id, what is known to be something else is background. A voxel of which nobody
+    knows is background too where all organs are in the map, for then it is none of them, else
+    ignored.
 
     Args:
         tissue: (Z, Y, X).
@@ -92,7 +93,7 @@ def labels_of(tissue: Ids) -> Ids:
     is_organ = (tissue >= 1) & (tissue <= len(ORGAN_IDS))
     labels = np.where(is_organ, tissue, 0).astype(np.uint8)
     if len(np.unique(tissue[is_organ])) < len(ORGAN_IDS):
-        labels[tissue == UNKNOWN] = IGNORE
+        labels[np.isin(tissue, (UNKNOWN, AMBIGUOUS))] = IGNORE
     return labels
 
 

@@ -35,6 +35,8 @@ from cfseg.tables import listed
 
 UNKNOWN = 255
 """Of a tissue: nobody knows what it is."""
+AMBIGUOUS = 254
+"""One of several organs that a table puts in one class, until it is known which."""
 CONTEXT: tuple[tuple[int, str], ...] = (
     (FLUID, "ascites|fluid|effusion|cyst|ureter|renal pelvis"),
     (DISC, "disc|discs|disk|cartilage|cartilages"),
@@ -66,15 +68,14 @@ _NESTED = ("organs", "context", "labels")
 def tissue_of(name: str) -> int | None:
     """Return the tissue class that a name means, None if it means none.
 
-    Two organs in one class, as in ``stomach and duodenum``, are :data:`UNKNOWN`: a voxel of it is
-    an organ, but nobody knows which.
+    Two organs in one class, as in ``stomach and duodenum``, are :data:`AMBIGUOUS`.
     """
     organ = flare_id(name)
     if organ is not None:
         return organ if organ in ORGAN_IDS else None
     words = set(re.findall(r"[a-z]+", name.lower()))
     if len(words & {it.name for it in ORGANS}) > 1:
-        return UNKNOWN
+        return AMBIGUOUS
     for tissue, calls in CONTEXT:
         if any(set(call.split()) <= words for call in calls.split("|")):
             return tissue

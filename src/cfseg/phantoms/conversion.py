@@ -1,8 +1,12 @@
 """Label maps of any class table to atlases: each by itself, a bad one stops no other."""
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +14,22 @@ from scipy.ndimage import distance_transform_edt, zoom
 
 from cfseg.errors import CfsegError, InputError, UsageError
 from cfseg.geometry import TripleMm
-from cfseg.io import files_in, make_folder, read_label_map, stem
-from cfseg.phantoms.atlas import Atlas, Findings, Ids, check, write_atlas
+from cfseg.io import file_digest, files_in, make_folder, read_label_map, stem
+from cfseg.phantoms.atlas import (
+    Atlas,
+    Findings,
+    Ids,
+    check,
+    read_about,
+    read_atlases,
+    write_atlas,
+)
 from cfseg.phantoms.class_names import UNKNOWN, read_classes
+from cfseg.phantoms.completion import completed, donors, settled
 
+FORMAT = 1
+"""Goes up whenever the same map makes another atlas."""
+MADE_FROM = "made_from"
 _REACH_MM = 12.0
 """Beyond, how far a voxel is from a class does not matter."""
 
@@ -41,6 +57,69 @@ class Converted:
         return f"{self.name}: {self.findings.line}"
 
 
+@dataclass(frozen=True)
+class _Job:
+    """What counts for all maps of a call.
+
+    Attributes:
+        table: tissue class of each id.
+        source: attribution.
+        spacing_mm: wanted.
+        out: the folder.
+        among: if the atlases are completed, all maps of the call, for each may give to the others.
+    """
+
+    table: Mapping[int, int]
+    source: str
+    spacing_mm: float
+    out: Path
+    among: tuple[Path, ...]
+
+    def read(self, file: Path) -> Atlas:
+        """Return a map as an atlas that is not completed."""
+        return atlas_of(file, self.table, self.source, self.spacing_mm)
+
+    @cached_property
+    def donors(self) -> tuple[Atlas, ...]:
+        """The atlases that others are completed from."""
+        return donors(self._sound())
+
+    def _sound(self) -> Iterator[Atlas]:
+        for file in self.among:
+            try:
+                atlas = self.read(file)
+                check(atlas)
+            except InputError:
+                continue  # it is refused when its turn comes
+            yield atlas
+
+    def finished(self, file: Path) -> Atlas:
+        """Return the atlas of a map, completed if that was asked for."""
+        atlas = self.read(file)
+        check(atlas)
+        return completed(atlas, self.donors) if self.among else settled(atlas)
+
+    @cached_property
+    def _digest(self) -> str:
+        files = [_digest_of(it) for it in self.among]
+        return _sha256([FORMAT, files, sorted(self.table.items()), self.source, self.spacing_mm])
+
+    def digest(self, file: Path) -> str:
+        """Return a sha256 of all that decides what the atlas of a map is."""
+        return _sha256([self._digest, file_digest(file)])
+
+
+def _digest_of(file: Path) -> str:
+    try:
+        return file_digest(file)
+    except InputError as error:
+        return error.code  # of a map that can give to no other, and is refused in its turn
+
+
+def _sha256(values: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
 def convert(
     maps: Sequence[Path],
     classes: Path,
@@ -48,9 +127,12 @@ def convert(
     *,
     source: str,
     spacing_mm: float = 3.0,
+    complete: bool = False,
     on_map: Callable[[Converted, int, int], None] | None = None,
 ) -> tuple[Converted, ...]:
     """Turn label maps into atlases, OUT/NAME.nii.gz and OUT/NAME.json.
+
+    What is there already, from the same maps and arguments, is not made again.
 
     Args:
         maps: files, or folders of them.
@@ -58,6 +140,8 @@ def convert(
         out: folder; it is made if needed.
         source: where the maps come from and under which license, in one line.
         spacing_mm: of the atlases, about, along every axis.
+        complete: draw the body, and take missing organs from the other maps, see
+            :func:`cfseg.phantoms.completion.completed`.
         on_map: called after each map, with how many are done and how many there are.
 
     Raises:
@@ -65,11 +149,12 @@ def convert(
         ResourceError: the disk is full or refuses.
     """
     files = _files(maps)
-    table = read_classes(classes)
+    among = tuple(files) if complete else ()
+    job = _Job(read_classes(classes), source, spacing_mm, out, among)
     make_folder(out)
     done = []
     for file in files:
-        done.append(_converted(file, table, out, source, spacing_mm))
+        done.append(_converted(file, job))
         if on_map is not None:
             on_map(done[-1], len(done), len(files))
     return tuple(done)
@@ -86,17 +171,28 @@ def _files(maps: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _converted(
-    file: Path, table: Mapping[int, int], out: Path, source: str, spacing_mm: float
-) -> Converted:
+def _converted(file: Path, job: _Job) -> Converted:
     name = stem(file)
+    target = job.out / f"{name}.nii.gz"
     try:
-        atlas = atlas_of(file, table, source, spacing_mm)
+        digest = job.digest(file)
+        if _is_made(target, digest):
+            return Converted(name, check(read_atlases(target)[0]))
+        atlas = job.finished(file)
         findings = check(atlas)
     except InputError as error:
         return Converted(name, error=error)
-    write_atlas(out / f"{name}.nii.gz", atlas)
+    write_atlas(target, atlas, {MADE_FROM: digest})
     return Converted(name, findings)
+
+
+def _is_made(target: Path, digest: str) -> bool:
+    if not target.exists():
+        return False
+    try:
+        return read_about(target).get(MADE_FROM) == digest
+    except UsageError:
+        return False
 
 
 def atlas_of(file: Path, table: Mapping[int, int], source: str, spacing_mm: float) -> Atlas:
