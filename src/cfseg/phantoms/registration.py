@@ -20,8 +20,8 @@ from cfseg.phantoms.atlas import Atlas
 Double = npt.NDArray[np.float64]
 Float = npt.NDArray[np.float32]
 LANDMARK_ORGANS = (1, 2, 3, 4, 9, 11, 12, 13, t.BLADDER)
-"""Those that lie whole in most fields; the bladder, where both have it, holds the pelvis. Aorta, vena
-cava and esophagus end where the field ends, adrenals are too small."""
+"""Those that lie whole in most fields; the bladder, where both have it, holds the pelvis. Aorta,
+vena cava and esophagus end where the field ends, adrenals are too small."""
 SCALES = (0.75, 1.33)
 """Between two people, along an axis."""
 KNOT_MM = 36.0
