@@ -53,6 +53,8 @@ def calls(place):
     scans, ref, cohort, bundle = (place / n for n in ("scans", "ref", "cohort", "bundle"))
     out, none = place / "out", place / "none"
     (place / "file").touch()
+    classes = place / "classes.json"
+    classes.write_text(json.dumps({"1": "liver"}))
     cpu = ("--device", "cpu", "--threads", 1)
     return {
         "predict": (scans, "-o", out, "-m", bundle, *cpu, "--statistics"),
@@ -74,6 +76,7 @@ def calls(place):
         ),
         "dataset check": (cohort, "-o", place / "checked"),
         "dataset groups": (cohort, "-o", place / "groups"),
+        "dataset atlas": (ref, "--classes", classes, "--source", EVIL, "-o", place / "atlases"),
         "bundle show": (bundle,),
         "bundle create": ("--coarse", none, "-o", place / "made"),
         "bundle import-v1": (none, "-o", place / "made"),
