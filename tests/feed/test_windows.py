@@ -8,10 +8,16 @@ import torch
 
 from cfseg.feed.augmentation import Augmentation
 from cfseg.feed.crops import CPU, Crop
-from cfseg.feed.windows import NOTHING, Feed
+from cfseg.feed.windows import Feed
 from cfseg.plan import Intensity
 
 PATCH = (8, 12, 12)
+NOTHING = Augmentation(
+    rotation_probability=0, scale_probability=0, noise_probability=0, blur_probability=0,
+    brightness_probability=0, contrast_probability=0, resolution_probability=0,
+    gamma_inverted_probability=0, gamma_probability=0,
+)  # fmt: skip
+"""Windows as they were cut."""
 CT = Intensity(lower=-100, upper=200, mean=50, std=50)
 
 

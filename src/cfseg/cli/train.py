@@ -94,7 +94,7 @@ def train(
     Several GPUs: --gpus N, or torchrun ... -m cfseg train ... on one machine or many.
 
     Exit codes: 0 done, 2 wrong call, 4 bad cases or none found, 5 a checkpoint or bundle cannot be
-    used, or the loss is no number, 6 disk or memory ran out, 130 or 143 stopped.
+    used, or the loss is not a number, 6 disk or memory ran out, 130 or 143 stopped.
 
     Example: cfseg train cohort -o work --recipe demo
     """

@@ -16,7 +16,7 @@ import torch
 
 from cfseg.dataset.cases import each
 from cfseg.feed.chunked import spans
-from cfseg.feed.randomness import PLACE, SOURCE, generator
+from cfseg.feed.randomness import PLACE, SOURCE, generator, pick
 from cfseg.feed.store import ANNOTATED, StoredCase
 from cfseg.geometry import Triple
 from cfseg.labels import IGNORE, LABELS, TUMOR
@@ -293,8 +293,7 @@ class Mixture:
 
     def crop(self, seed: int, step: int, sample: int, shape: Triple) -> Crop:
         """Return the crop of a sample from the source that its number falls to."""
-        drawn = generator(seed, step, sample, SOURCE).random() * self._until[-1]
-        source = self._sources[int(np.searchsorted(self._until, drawn, side="right"))]
+        source = self._sources[pick(generator(seed, step, sample, SOURCE), self._until)]
         return source.crop(seed, step, sample, shape)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from cfseg.feed.crops import Crop, Sampling
-from cfseg.feed.randomness import RENDERING, generator
+from cfseg.feed.randomness import RENDERING, generator, pick
 from cfseg.feed.rendering import acquisition, appearance, lesions
 from cfseg.feed.rendering.anatomy import Map, place, read
 from cfseg.feed.rendering.elsewhere import KINDS, field_of
@@ -86,8 +86,7 @@ class Rendered:
         self, shape: Triple, rng: np.random.Generator, torch_rng: torch.Generator
     ) -> _Field:
         """Read a map about a voxel of it, and decide what will be found there."""
-        drawn = rng.random() * self._until[-1]
-        source = self._maps[int(np.searchsorted(self._until, drawn, side="right"))]
+        source = self._maps[pick(rng, self._until)]
         ranges, mm, sampling = self._ranges, self._plan.original_spacing_mm, self._sampling
         findings = Findings.sample(
             rng, ranges.tumor_probability, ranges.distractor_probability,

@@ -16,12 +16,6 @@ from cfseg.plan import Intensity
 
 AHEAD = 4
 """Steps whose windows are made while the one before them runs, each in a thread."""
-NOTHING = Augmentation(
-    rotation_probability=0, scale_probability=0, noise_probability=0, blur_probability=0,
-    brightness_probability=0, contrast_probability=0, resolution_probability=0,
-    gamma_inverted_probability=0, gamma_probability=0,
-)  # fmt: skip
-"""Windows as they were cut."""
 
 
 class Windows(NamedTuple):

@@ -216,6 +216,11 @@ def write_atlas(file: Path, atlas: Atlas, more: Mapping[str, Any] | None = None)
     write_label_map(file, LabelMap(atlas.tissue, grid.geometry), grid)
 
 
+def atlas_files(place: Path) -> tuple[Path, ...]:
+    """Return the maps of a file or a folder, in the order of their names."""
+    return tuple(file for file in files_in(Path(place)) if file.name.endswith(".nii.gz"))
+
+
 def read_atlases(place: Path) -> tuple[Atlas, ...]:
     """Read an atlas, or all those of a folder, in the order of their names.
 
@@ -226,8 +231,7 @@ def read_atlases(place: Path) -> tuple[Atlas, ...]:
         UsageError: there are none, or one has no JSON beside it that tells its source.
         InputError: a file is damaged, or ``E_LABELS``, it holds what is no tissue class.
     """
-    place = Path(place)
-    files = [file for file in files_in(place) if file.name.endswith(".nii.gz")]
+    files = atlas_files(place)
     if not files:
         raise UsageError(f"{place}: no atlases; make them with cfseg dataset atlas")
     return tuple(map(_read, files))

@@ -6,8 +6,7 @@ from typing import Self
 
 from cfseg.dataset.digests import Digests
 from cfseg.errors import UsageError
-from cfseg.io import files_in
-from cfseg.phantoms.atlas import Atlas, read_about, read_atlases
+from cfseg.phantoms.atlas import Atlas, atlas_files, read_about, read_atlases
 from cfseg.recipes.training import Training
 
 
@@ -47,7 +46,7 @@ class Atlases:
     @property
     def files(self) -> tuple[Path, ...]:
         """The maps, in the order of their names."""
-        return tuple(file for file in files_in(self.place) if file.name.endswith(".nii.gz"))
+        return atlas_files(self.place)
 
     def inputs(self, digests: Digests) -> list[str]:
         """Return what decides a network: the contents of the maps; JSON."""

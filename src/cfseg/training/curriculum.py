@@ -109,6 +109,11 @@ class Learner:
         return self.work / "networks" / self.networks[weight - 1]
 
     @property
+    def network_folders(self) -> tuple[Path, ...]:
+        """The folders of all of its networks' checkpoints, the first weight's first."""
+        return tuple(self.network_folder(weight) for weight in range(1, self.weights + 1))
+
+    @property
     def annotated(self) -> dict[str, frozenset[int]]:
         """What is annotated in each case."""
         return {case.name: case.known for case in self.cases}

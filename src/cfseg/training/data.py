@@ -1,7 +1,5 @@
 """The cases that a network learns from: stored once, and split (paper 2.1 and 3.2)."""
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +18,7 @@ from cfseg.foreign import read_object
 from cfseg.io import read_scan, write_json
 from cfseg.plan import StagePlan
 from cfseg.training.curriculum import Learner
-from cfseg.training.steps import Report
+from cfseg.training.steps import Report, json_digest
 from cfseg.training.trained import read_plan, write_plan
 from cfseg.volume import LabelMap, Volume
 
@@ -102,11 +100,7 @@ def origin_of(learner: Learner, case: Case) -> Origin:
         volume = read_scan(case.image, case=case.name).volume
         return volume, LabelMap(learner.target(case, volume.geometry), volume.geometry)
 
-    return Origin(case.name, _sha256(truth[:1] + truth[2:3]), _sha256(labels), read)
-
-
-def _sha256(values: Sequence[object]) -> str:
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+    return Origin(case.name, json_digest(truth[:1] + truth[2:3]), json_digest(labels), read)
 
 
 def _files(case: StoredCase, root: Path) -> list[str]:

@@ -41,7 +41,7 @@ def write_page(
     Raises:
         ResourceError: ``E_DISK``.
     """
-    folders = [it.network_folder(w + 1) for it in learners for w in range(it.weights)]
+    folders = [folder for it in learners for folder in it.network_folders]
     begun = [folder for folder in folders if last_state(folder) and (folder / PLAN).is_file()]
     curves = {folder.name: _curve(folder) for folder in begun}
     draw_curves(work / CURVES, curves)

@@ -373,8 +373,7 @@ class Pipeline:
 
     def write_cost(self) -> str:
         """Write what the networks cost so far, and return it as Markdown."""
-        learners = self.curriculum.learners
-        folders = [it.network_folder(w + 1) for it in learners for w in range(it.weights)]
+        folders = [folder for it in self.curriculum.learners for folder in it.network_folders]
         return write_cost(self.work, folders, self.training)
 
     def _provenance(self) -> dict[str, Any]:

@@ -66,19 +66,20 @@ class Step:
     @cached_property
     def digest(self) -> str:
         """The sha256 of the inputs."""
-        return _sha256(self._inputs)
+        return json_digest(self._inputs)
 
     @cached_property
     def parts(self) -> dict[str, str]:
         """A short digest of each part of the inputs, so that what changed can be named."""
-        return {name: _sha256(value)[:12] for name, value in _parts(self._inputs)}
+        return {name: json_digest(value)[:12] for name, value in _parts(self._inputs)}
 
     @cached_property
     def _inputs(self) -> dict[str, Any]:
         return self.inputs()
 
 
-def _sha256(value: Any) -> str:  # noqa: ANN401 - JSON
+def json_digest(value: Any) -> str:  # noqa: ANN401 - JSON
+    """Return the sha256 of a value, as JSON with sorted keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
